@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The front door. Each target is one line of work for a script beside the
+# laboratory; variables of the command line reach it through the environment.
+# What the variables mean, and their defaults: tools/testing/kvmclock/settings.sh
+
+lab := tools/testing/kvmclock
+
+help: ## this text
+	@$(lab)/help.sh
+
+deps: ## install the tools that are missing (apt-get)
+	@$(lab)/deps.sh
+tree: ## unpack the base kernel and integrate our clock
+	@$(lab)/build.sh tree
+kernel: ## build the complete patched host kernel
+	@$(lab)/build.sh kernel
+
+run: ## demonstration: a Linux guest in QEMU with KVM keeps time on our clock
+	@$(lab)/run.sh demo
+check: ## all tests in the emulated machine, ending with a verdict
+	@$(lab)/run.sh check
+shell: ## a console in the host under test
+	@$(lab)/run.sh shell
+
+check-arith: ## the arithmetic against a 128-bit oracle, no kernel
+	@$(lab)/check-arith.sh
+check-lab: ## that the laboratory tells each kind of failure
+	@$(lab)/check-lab.sh
+
+clean: ## remove what was built, keep the unpacked trees and the results
+	@$(lab)/clean.sh
+distclean: ## remove the whole folder O=
+	@$(lab)/clean.sh all
+
+.PHONY: help deps tree kernel run check shell check-arith check-lab clean distclean

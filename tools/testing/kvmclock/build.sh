@@ -1,0 +1,292 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# build.sh tree|kernel|tests|initramfs: builds up to and including that step.
+# A step that is up to date costs no more than a look.
+set -eu
+# shellcheck source=settings.sh
+. "$(dirname "$0")/settings.sh"
+
+ticker=
+trap '[ -z "$ticker" ] || kill $ticker 2>/dev/null' EXIT
+trap 'exit 130' INT
+trap 'exit 143' HUP TERM
+
+# logged NAME COMMAND...: runs it with its output in a log, and every ten
+# seconds a sign of life; on failure shows the errors.
+logged()
+{
+	what=$1
+	log=$O/log/$what
+	shift
+	mkdir -p "$O/log"
+	if [ "$V" = 1 ]; then
+		"$@" || die $EXIT_BUILD "$what did not build, see above"
+		return
+	fi
+	(
+		exec 9>&-
+		begin=$(date +%s)
+		next=10
+		while sleep 1; do
+			spent=$(($(date +%s) - begin))
+			[ $spent -ge $next ] || continue
+			next=$((next + 10))
+			say "$what: $spent s, $(wc -l <"$log") lines of log, now:$(tail -n 1 "$log" | tail -c 60)"
+		done
+	) &
+	ticker=$!
+	status=0
+	"$@" >"$log" 2>&1 || status=$?
+	kill $ticker
+	ticker=
+	[ $status -eq 0 ] && return
+	grep -E '(error|Error|ERROR|undefined|\*\*\*)' "$log" | head -n 20 >&2
+	die $EXIT_BUILD "$what did not build; the whole log is $log"
+}
+
+kmake()
+{
+	make -C "$tree" -j"$JOBS" V="$V" "$@"
+}
+
+selected()
+{
+	awk -v tests="$TESTS" '
+		BEGIN { n = split(tests, t); for (i = 1; i <= n; i++) want[t[i]] }
+		/^#/ || NF == 0 { next }
+		n ? $1 in want : $2 != "named"' "$lab/plan"
+}
+
+# The selftests that the selected tests start, as paths below kvm/.
+selftests()
+{
+	selected | sed -n 's,^[^ ]* *[^ ]* *[^ ]* *kvm/\([^ ]*\).*,\1,p' | sort -u
+}
+
+# Our selftests on an unpatched kernel: the tree is the base, plus these files.
+stock_tree()
+{
+	identity=$(ls -dlL --time-style=+%s "$KERNEL_SRC" 2>/dev/null) ||
+		die $EXIT_USAGE "KERNEL_SRC=$KERNEL_SRC: no such file"
+	if [ "$(cat "$tree/.kvmclock-base" 2>/dev/null)" != "$identity" ]; then
+		need_space 1600 "a kernel tree"
+		say "tree: unpacking $KERNEL_SRC"
+		rm -rf "$tree" "$tree.part"
+		mkdir "$tree.part"
+		if [ -d "$KERNEL_SRC" ]; then
+			cp -a "$KERNEL_SRC/." "$tree.part/"
+		else
+			tar -C "$tree.part" --strip-components=1 -xf "$KERNEL_SRC"
+		fi || die $EXIT_BUILD "$KERNEL_SRC could not be unpacked"
+		version=$(sed -n 's/^\(VERSION\|PATCHLEVEL\) = //p' "$tree.part/Makefile" | paste -sd.)
+		[ "$version" = 6.12 ] ||
+			die $EXIT_BASE "$KERNEL_SRC is Linux $version; the tests are for 6.12"
+		echo "$identity" >"$tree.part/.kvmclock-base"
+		mv "$tree.part" "$tree"
+	fi
+	rsync -a "$top/tools/testing/selftests/kvm/" \
+		"$tree/tools/testing/selftests/kvm/"
+}
+
+build_tree()
+{
+	if [ "$BASE" = stock ]; then
+		stock_tree
+		return
+	fi
+	[ -d "$tree" ] || need_space 1600 "a kernel tree"
+	status=0
+	"$top/integration/apply.sh" "$KERNEL_SRC" "$tree" || status=$?
+	case $status in
+	0) ;;
+	3) exit $EXIT_BASE ;;
+	*) die $EXIT_BUILD "the integration into $KERNEL_SRC failed, see above" ;;
+	esac
+}
+
+lab_config()
+{
+	set -- "$lab/configs/base.config"
+	[ "$CONFIG" = base ] || set -- "$@" "$lab/configs/$CONFIG.config"
+	# A new .config would make the kernel look at everything anew.
+	cat "$@" | cmp -s - "$kernel/.fragments" && return
+
+	rm -f "$kernel/.fragments"
+	kmake O="$kernel" tinyconfig
+	(cd "$tree" && scripts/kconfig/merge_config.sh -m -O "$kernel" "$kernel/.config" "$@")
+	kmake O="$kernel" olddefconfig
+	lost=$(cat "$@" | awk -F= -v config="$kernel/.config" '
+		BEGIN {
+			while ((getline line < config) > 0)
+				if (split(line, part, "=") == 2)
+					has[part[1]] = part[2]
+		}
+		/^CONFIG_/ { want[$1] = $2 }
+		END {
+			for (name in want)
+				if ((want[name] == "n" ? "" : want[name]) != has[name])
+					printf "%s=%s ", name, want[name]
+		}')
+	[ -z "$lost" ] || {
+		echo "error: the kernel's configuration did not take: $lost"
+		return 1
+	}
+	cat "$@" >"$kernel/.fragments"
+}
+
+own_config()
+{
+	cmp -s "$KCONFIG" "$kernel/.fragments" && return
+	cp "$KCONFIG" "$kernel/.config"
+	kmake O="$kernel" olddefconfig
+	cp "$KCONFIG" "$kernel/.fragments"
+}
+
+build_kernel()
+{
+	build_tree
+	mkdir -p "$kernel"
+	if [ -n "$KCONFIG" ]; then
+		[ -e "$kernel/vmlinux" ] || need_space 12000 "a kernel of your own configuration"
+		logged config own_config
+		logged kernel kmake O="$kernel" bzImage modules
+		return
+	fi
+	[ -e "$kernel/vmlinux" ] || need_space 1200 "the laboratory's kernel"
+	logged config lab_config
+	logged kernel kmake O="$kernel" bzImage
+}
+
+show_kernel()
+{
+	say "kernel:  $kernel/arch/x86/boot/bzImage ($(cat "$kernel/include/config/kernel.release"))"
+	say "config:  $kernel/.config"
+	if [ -n "$KCONFIG" ]; then
+		say "modules: $kernel, listed in modules.order; install with: make -C $kernel modules_install install"
+	else
+		say "modules: none, everything is built in"
+	fi
+}
+
+build_selftests()
+{
+	sources=$tree/tools/testing/selftests/kvm
+	for name in $(selftests); do
+		[ -e "$sources/$name.c" ] ||
+			die $EXIT_BUILD "the plan names kvm/$name, but $sources/$name.c is not there"
+	done
+	if [ ! -e "$tests/.headers" ] || [ -n "$(find "$tree/include/uapi" \
+	     "$tree/arch/x86/include/uapi" -newer "$tests/.headers" -print -quit)" ]; then
+		logged headers kmake O="$tests/headers" headers
+		touch "$tests/.headers"
+	fi
+	# The list on the command line replaces that of the Makefile: only what
+	# the plan starts is built, and the base needs no change to build ours.
+	logged selftests make -C "$sources" -j"$JOBS" OUTPUT="$tests/kvm" \
+		INSTALL_HDR_PATH="$tests/headers/usr" \
+		LDFLAGS="-static -pthread -no-pie -s" \
+		TEST_GEN_PROGS_x86_64="$(selftests | paste -sd' ')" \
+		TEST_GEN_PROGS_EXTENDED_x86_64= TEST_PROGS_x86_64=
+}
+
+# program NAME: a static program of the laboratory
+program()
+{
+	if [ -z "$(find "$tests/$1" -newer "$lab/$1.c" 2>/dev/null)" ]; then
+		logged "$1" gcc -O2 -Wall -Wextra -Werror -static -pthread \
+			-o "$tests/$1" "$lab/$1.c"
+	fi
+}
+
+build_tests()
+{
+	build_tree
+	mkdir -p "$tests"
+	[ -z "$(selftests)" ] || build_selftests
+	program init
+	selected | grep -q /bin/linux-guest && program guest
+	return 0
+}
+
+# archive FILE: from lines "path source mode" an initramfs; no root needed
+archive()
+{
+	awk '
+		$3 == "" { slink[$1] = $2; next }
+		{
+			file[$1] = $2; mode[$1] = $3
+			path = $1
+			while (sub("/[^/]+$", "", path) && path)
+				dir[path]
+		}
+		END {
+			n = 0
+			for (path in dir) {
+				depth = gsub("/", "/", path)
+				level[depth] = level[depth] "dir " path " 0755 0 0\n"
+				n = depth > n ? depth : n
+			}
+			print "dir /dev 0755 0 0\nnod /dev/console 0600 0 0 c 5 1"
+			for (i = 1; i <= n; i++)
+				printf "%s", level[i]
+			for (path in file)
+				print "file", path, file[path], mode[path], "0 0"
+			for (path in slink)
+				print "slink", path, slink[path], "0777 0 0"
+		}' >"$1.list"
+	"$kernel/usr/gen_init_cpio" "$1.list" >"$1.part"
+	mv "$1.part" "$1"
+}
+
+host_files()
+{
+	echo "/init $tests/init 0755"
+	echo "/plan $O/plan 0644"
+	echo "/bin/busybox $(command -v busybox) 0755"
+	busybox --list | grep -v '^busybox$' | sed 's,.*,/bin/& busybox,'
+	for name in $(selftests); do
+		echo "/tests/kvm/$name $tests/kvm/$name 0755"
+	done
+	selected | grep -q /bin/linux-guest || return 0
+	echo "/bin/linux-guest $lab/linux-guest.sh 0755"
+	echo "/boot/bzImage $kernel/arch/x86/boot/bzImage 0644"
+	echo "/boot/guest.cpio $O/guest.cpio 0644"
+	qemu=$(command -v qemu-system-x86_64)
+	echo "/bin/qemu-system-x86_64 $qemu 0755"
+	ldd "$qemu" | sed -n 's,^[^/]*\(/[^ ]*\) (.*,\1 \1 0755,p'
+	for file in seabios/bios-256k.bin qemu/linuxboot_dma.bin qemu/kvmvapic.bin; do
+		echo "/usr/share/$file /usr/share/$file 0644"
+	done
+}
+
+build_initramfs()
+{
+	build_kernel
+	build_tests
+	selected >"$O/plan"
+	if selected | grep -q /bin/linux-guest; then
+		echo "/init $tests/guest 0755" | archive "$O/guest.cpio"
+	fi
+	host_files | archive "$O/initramfs.cpio"
+}
+
+check_settings
+open_output
+KERNEL_SRC=$(readlink -m "$KERNEL_SRC")
+suffix=
+[ "$BASE" = patched ] || suffix=-$BASE
+tree=$O/linux$suffix
+tests=$O/tests$suffix
+kernel=$O/kernel$suffix
+[ "$CONFIG" = base ] || kernel=$kernel-$CONFIG
+[ -z "$KCONFIG" ] || kernel=$O/kernel-own$suffix
+
+"$lab/deps.sh" || exit
+case ${1-} in
+tree) build_tree; say "tree: $tree" ;;
+kernel) build_kernel; show_kernel ;;
+tests) build_tests ;;
+initramfs) build_initramfs ;;
+*) die $EXIT_USAGE "usage: build.sh tree|kernel|tests|initramfs" ;;
+esac

@@ -1,0 +1,78 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Installs the tools that are missing, by the distribution's package manager.
+# Looks for files, not for packages: a tool from elsewhere is as good.
+set -u
+# shellcheck source=settings.sh
+. "$(dirname "$0")/settings.sh"
+
+# package, and the command or file that it is needed for
+needs="
+gcc              gcc
+libc6-dev        /usr/include/stdio.h
+make             make
+flex             flex
+bison            bison
+bc               bc
+perl             perl
+xz-utils         xz
+rsync            rsync
+cpio             cpio
+kmod             depmod
+libelf-dev       /usr/include/gelf.h
+libssl-dev       /usr/include/openssl/ssl.h
+coccinelle       spatch
+patch            patch
+util-linux       flock
+qemu-system-x86  qemu-system-x86_64
+seabios          /usr/share/seabios/bios-256k.bin
+busybox-static   busybox
+"
+case $KERNEL_SRC in
+/usr/src/linux-source-6.12.tar.xz)
+	needs="$needs linux-source-6.12 $KERNEL_SRC" ;;
+esac
+
+list_missing()
+{
+	# shellcheck disable=SC2086 # a list of pairs
+	set -- $needs
+	while [ $# -gt 0 ]; do
+		case $2 in
+		/*) [ -e "$2" ] || echo "$1" ;;
+		*) command -v "$2" >/dev/null || echo "$1" ;;
+		esac
+		shift 2
+	done
+}
+
+PATH=$PATH:/usr/sbin:/sbin
+missing=$(list_missing | tr '\n' ' ')
+[ -n "$missing" ] || exit 0
+
+command -v apt-get >/dev/null ||
+	die $EXIT_TOOL "missing, and there is no apt-get to install it: $missing"
+root=
+if [ "$(id -u)" -ne 0 ]; then
+	command -v sudo >/dev/null ||
+		die $EXIT_TOOL "missing; as root: apt-get install $missing"
+	root=sudo
+fi
+
+say "deps: installing $missing"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+apt()
+{
+	$root env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" >"$log" 2>&1 && return
+	cat "$log" >&2
+	die $EXIT_TOOL "apt-get $1 failed, see above; needed: $missing"
+}
+apt update
+# shellcheck disable=SC2086 # a list of packages
+apt install --no-install-recommends $missing
+
+missing=$(list_missing | tr '\n' ' ')
+[ -z "$missing" ] ||
+	die $EXIT_TOOL "still missing after apt-get install: $missing"

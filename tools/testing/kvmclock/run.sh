@@ -1,0 +1,164 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# run.sh check|demo|shell: builds what is not built, boots the host under test,
+# and ends with one verdict, whose code is the exit code (see settings.sh).
+set -u
+# shellcheck source=settings.sh
+. "$(dirname "$0")/settings.sh"
+
+# What the kernel says on its console when something is wrong with it.
+splats='BUG: |WARNING: |Oops: |Kernel panic|general protection|KASAN: |UBSAN: |KCSAN: |INFO: task|INFO: trying|detected stalls|self-detected stall|suspicious RCU|unchecked MSR|divide error|Bad page state'
+
+machine=
+trap '[ -z "$machine" ] || kill "$machine" 2>/dev/null' EXIT
+trap 'exit 130' INT
+trap 'exit 143' HUP TERM
+
+# Shows results as they arrive.
+show()
+{
+	begin=$(date +%s)
+	while IFS= read -r line; do
+		case $line in
+		"not ok "*) word=FAIL ;;
+		"ok "*" # SKIP"*) word=skip ;;
+		"ok "*) word=ok ;;
+		"# "*": running for "* | "Bail out!"*) word=... ;;
+		*) continue ;;
+		esac
+		line=${line#not }
+		line=${line#ok [0-9]* }
+		printf '%5d s  %-4s  %s\n' $(($(date +%s) - begin)) "$word" "${line#\# }"
+	done
+}
+
+# What a reader needs to judge these results, and to get them again.
+about()
+{
+	cat <<-END
+	command:  $again${TESTS:+ TESTS="$TESTS"}
+	date:     $(date)
+	series:   $(git -C "$top" describe --always --dirty 2>/dev/null || echo "not a git repository")
+	kernel:   $(cat "$kernel/include/config/kernel.release") $BASE, $CONFIG configuration
+	base:     $KERNEL_SRC
+	compiler: $(gcc --version | head -n 1)
+	machine:  $(qemu-system-x86_64 --version | head -n 1), TCG, $SMP processors, tsc=reliable
+	hardware: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) processors
+	END
+}
+
+names()
+{
+	sed -n "s/^$1 [0-9]* \([^ ]*\) *$2.*/\1/p" "$ktap" | paste -sd' '
+}
+
+verdict()
+{
+	code=$1
+	shift
+	if [ "$code" -eq 0 ]; then
+		say "verdict: PASSED: $*"
+	else
+		say "results: $results"
+		say "again:   $again${repeat:+ TESTS=\"$repeat\"}"
+		say "verdict: FAILED: $* (code $code)"
+	fi
+	exit "$code"
+}
+
+judge()
+{
+	status=$1
+	planned=$(sed -n 's/^1\.\.//p' "$ktap" | head -n 1)
+	passed=$(grep '^ok ' "$ktap" | grep -vc '# SKIP')
+	failed=$(grep -c '^not ok ' "$ktap")
+	skipped=$(grep -c '^ok .*# SKIP' "$ktap")
+	due=$(names ok '# SKIP required')
+	failures=$(names 'not ok' '')
+	repeat=$TESTS
+
+	say "totals:  $passed passed, $failed failed, $skipped skipped, of ${planned:-no plan}"
+	if grep -qE "$splats" "$results/console.log"; then
+		grep -nE "$splats" "$results/console.log" | head -n 5
+		verdict $EXIT_SPLAT "the kernel complained, see console.log"
+	fi
+	case $status in
+	124 | 137) verdict $EXIT_TIMEOUT "the machine did not finish within TIMEOUT=$TIMEOUT seconds" ;;
+	esac
+	if ! grep -q '^# complete$' "$ktap" ||
+	   [ "$planned" != $((passed + failed + skipped)) ]; then
+		grep -v "support requested feature.*invtsc" "$results/qemu.log"
+		tail -n 5 "$results/console.log"
+		verdict $EXIT_SHORT "the machine ended ($status) before the plan's end: $(
+			sed -n 's/^Bail out! //p' "$ktap" "$results/console.log" | head -n 1)"
+	fi
+	if [ "$failed" -gt 0 ]; then
+		repeat=$failures
+		verdict $EXIT_FAILED "$failures"
+	fi
+	if [ -n "$due" ]; then
+		repeat=$due
+		verdict $EXIT_SKIPPED "required, but skipped: $due"
+	fi
+	verdict 0 "$passed tests${skipped:+, $skipped optional ones skipped}"
+}
+
+mode=${1-}
+case $mode in
+check) again="make check" ;;
+demo) again="make run" TESTS=${TESTS:-linux_guest line_report} ;;
+shell) again="make shell" ;;
+*) die $EXIT_USAGE "usage: run.sh check|demo|shell" ;;
+esac
+check_settings
+[ -z "$KCONFIG" ] ||
+	die $EXIT_USAGE "KCONFIG= is for make kernel; the tests run on the laboratory's own configuration"
+[ "$BASE" = patched ] || again="$again BASE=$BASE"
+[ "$CONFIG" = base ] || again="$again CONFIG=$CONFIG"
+
+export TESTS
+"$lab/build.sh" initramfs || exit
+open_output
+kernel=$O/kernel
+[ "$BASE" = patched ] || kernel=$kernel-$BASE
+[ "$CONFIG" = base ] || kernel=$kernel-$CONFIG
+patience=1
+[ "$CONFIG" = base ] || patience=8
+append="console=ttyS0 panic=-1 oops=panic tsc=reliable patience=$patience"
+
+# An AMD processor with nested paging, emulated. TCG does not emulate invtsc
+# but passes the host's TSC through, which has it; KVM wants to see the bit.
+set -- qemu-system-x86_64 -nodefaults -no-reboot -display none -M q35 \
+	-accel tcg,thread=multi -smp "$SMP" -m 3G \
+	-cpu max,+svm,+npt,+invtsc,x-force-features=on \
+	-device isa-debug-exit,iobase=0xf4 \
+	-kernel "$kernel/arch/x86/boot/bzImage" -initrd "$O/initramfs.cpio"
+
+if [ "$mode" = shell ]; then
+	say "The selftests are below /tests/kvm. To leave: exit, or Ctrl-A X."
+	"$@" -append "$append shell=1 loglevel=5" -serial mon:stdio
+	exit 0
+fi
+
+results=$O/results/$(date +%Y%m%d-%H%M%S)
+ktap=$results/ktap.log
+rm -f "$O/results/latest"
+mkdir -p "$results"
+ln -s "${results##*/}" "$O/results/latest"
+about >"$results/about"
+: >"$ktap"
+set -- "$@" -append "$append" -serial "file:$results/console.log" \
+	-chardev "file,id=ktap,path=$ktap" -device virtio-serial-pci \
+	-device virtserialport,chardev=ktap,name=ktap
+[ "$V" = 0 ] || say "$*"
+
+timeout --kill-after=5 "$TIMEOUT" "$@" </dev/null 9>&- >"$results/qemu.log" 2>&1 &
+machine=$!
+tail -n +1 -s 0.2 -f --pid=$machine "$ktap" | show
+wait $machine
+status=$?
+machine=
+
+sed -n 's/^# [^ ]*: report: //p' "$ktap"
+judge $status

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh disable=SC2034,SC2154
+#
+# Read by every script here: the variables of the laboratory, their checks, and
+# the few words all scripts say. The defaults below are also `make help`.
+
+: "${KERNEL_SRC:=/usr/src/linux-source-6.12.tar.xz}" ## base kernel: a tarball or an unpacked 6.12.y tree
+: "${BASE:=patched}"    ## patched: with our clock; stock: the same tests on the base as it is
+: "${CONFIG:=base}"     ## laboratory kernel: base, or debug (sanitizers and lock checks)
+: "${KCONFIG:=}"        ## make kernel: your own configuration file instead of the laboratory's
+: "${O:=build}"         ## folder for everything that is built
+: "${TESTS:=}"          ## run only these tests of tools/testing/kvmclock/plan
+: "${SMP:=2}"           ## processors of the emulated machine, 1 to 64
+: "${TIMEOUT:=900}"     ## seconds until a machine that has not finished is ended
+: "${JOBS:=$(nproc)}"   ## parallel jobs of a build
+: "${V:=0}"             ## 1: show the build's own output and the commands
+
+# The verdict's codes. A script exits with them; make itself exits with 2.
+EXIT_FAILED=1           # a test failed
+EXIT_USAGE=2            # a variable, a folder or the free space is not right
+EXIT_BASE=3             # the base kernel is not one that we fit
+EXIT_TOOL=4             # a tool is missing and could not be installed
+EXIT_BUILD=5            # something did not build
+EXIT_SPLAT=6            # the kernel under test panicked or complained
+EXIT_TIMEOUT=7          # the machine did not finish in time
+EXIT_SHORT=8            # the machine ended before the plan's end
+EXIT_SKIPPED=9          # a required test was skipped
+
+lab=$(cd "$(dirname "$0")" && pwd)
+top=${lab%/tools/testing/kvmclock}
+
+# die CODE MESSAGE...
+die()
+{
+	code=$1
+	shift
+	printf 'error: %s\n' "$*" >&2
+	exit "$code"
+}
+
+say()
+{
+	printf '%s\n' "$*"
+}
+
+# number NAME LOW HIGH: the variable NAME is a whole number in these bounds
+number()
+{
+	eval "value=\$$1"
+	case $value in
+	'' | *[!0-9]* | ???????*) ;;
+	*) [ "$value" -lt "$2" ] || [ "$value" -gt "$3" ] || return 0 ;;
+	esac
+	die $EXIT_USAGE "$1=$value: give a number from $2 to $3"
+}
+
+# one_of NAME WORD...: the variable NAME is one of these words
+one_of()
+{
+	name=$1
+	eval "value=\$$1"
+	shift
+	for word; do
+		[ "$value" != "$word" ] || return 0
+	done
+	die $EXIT_USAGE "$name=$value: give one of: $*"
+}
+
+check_settings()
+{
+	one_of BASE patched stock
+	one_of CONFIG base debug
+	one_of V 0 1
+	number SMP 1 64
+	number TIMEOUT 1 86400
+	number JOBS 1 1024
+	[ -z "$KCONFIG" ] || [ -r "$KCONFIG" ] ||
+		die $EXIT_USAGE "KCONFIG=$KCONFIG: no such file that can be read"
+	for test in $TESTS; do
+		awk -v t="$test" '$1 == t { found = 1 } END { exit !found }' \
+			"$lab/plan" ||
+			die $EXIT_USAGE "TESTS: no test is named $test; see tools/testing/kvmclock/plan"
+	done
+}
+
+# Makes O= absolute, and sees that it can be used.
+open_output()
+{
+	case $O in
+	*[[:space:]:]*)
+		die $EXIT_USAGE "O=$O: the kernel does not build in a path with blanks or colons" ;;
+	esac
+	if ! mkdir -p "$O" 2>/dev/null || [ ! -w "$O" ]; then
+		die $EXIT_USAGE "O=$O: this folder cannot be written; choose another"
+	fi
+	O=$(cd "$O" && pwd)
+	exec 9>"$O/.lock"
+	flock -n 9 && return
+	say "O=$O: in use by another run, waiting for it"
+	flock -w 1800 9 || die $EXIT_USAGE "O=$O: still in use after half an hour; choose another folder"
+}
+
+# need_space MEGABYTES WHAT
+need_space()
+{
+	free=$(($(df -Pk "$O" | awk 'NR == 2 { print $4 }') / 1024))
+	[ "$free" -ge "$1" ] ||
+		die $EXIT_USAGE "O=$O: $2 needs $1 MB, only $free MB are free; choose another folder"
+}
+
+# The kernel's make must not take our variables for its own.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
+export LC_ALL=C
