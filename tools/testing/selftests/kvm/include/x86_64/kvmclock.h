@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the kvmclock tests share: a vCPU whose guest does one thing at a time on
+ * behalf of the test, and the arithmetic of a pvclock page, done in 128 bits so
+ * that it owes nothing to the code under test.
+ */
+#ifndef SELFTEST_KVM_KVMCLOCK_H
+#define SELFTEST_KVM_KVMCLOCK_H
+
+#include <asm/kvm_para.h>
+#include <asm/pvclock.h>
+#include <asm/pvclock-abi.h>
+#include <linux/kernel.h>
+
+#include "kvm_util.h"
+#include "processor.h"
+
+#ifndef X86_FEATURE_KVM_CLOCKSOURCE_STABLE
+#define X86_FEATURE_KVM_CLOCKSOURCE_STABLE	KVM_X86_CPU_FEATURE(0x40000001, 0, EAX, 24)
+#endif
+
+#define KVMCLOCK_GET_FLAGS \
+	(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
+
+enum kvmclock_guest_op {
+	KVMCLOCK_NOP,
+	KVMCLOCK_CPUID,		/* value = EAX of the KVM features leaf */
+	KVMCLOCK_RDMSR,
+	KVMCLOCK_WRMSR,
+	KVMCLOCK_ADD_TSC,	/* add value to MSR_IA32_TSC */
+	KVMCLOCK_READ_AT,	/* value = the clock at guest TSC value */
+	KVMCLOCK_CLEAR_STOPPED,
+};
+
+/* The mailbox of one vCPU; @page_gva says where its guest finds its clock. */
+struct kvmclock_mail {
+	uint32_t op;
+	uint32_t msr;
+	uint64_t value;
+	uint64_t vector;
+	struct pvclock_vcpu_time_info *page_gva;
+};
+
+struct kvmclock_vcpu {
+	struct kvm_vcpu *vcpu;
+	struct kvmclock_mail *mail;
+	struct pvclock_vcpu_time_info *page;
+	vm_paddr_t page_gpa;
+	uint32_t msr;		/* written last by kvmclock_enable() */
+};
+
+static inline void kvmclock_guest(struct kvmclock_mail *mail)
+{
+	uint32_t eax, ebx, ecx, edx;
+
+	for (;;) {
+		mail->vector = 0;
+		switch (mail->op) {
+		case KVMCLOCK_NOP:
+			break;
+		case KVMCLOCK_CPUID:
+			cpuid(KVM_CPUID_FEATURES, &eax, &ebx, &ecx, &edx);
+			mail->value = eax;
+			break;
+		case KVMCLOCK_RDMSR:
+			mail->vector = rdmsr_safe(mail->msr, &mail->value);
+			break;
+		case KVMCLOCK_WRMSR:
+			mail->vector = wrmsr_safe(mail->msr, mail->value);
+			break;
+		case KVMCLOCK_ADD_TSC:
+			wrmsr(MSR_IA32_TSC, rdtsc() + mail->value);
+			break;
+		case KVMCLOCK_READ_AT:
+			mail->value = __pvclock_read_cycles(mail->page_gva, mail->value);
+			break;
+		case KVMCLOCK_CLEAR_STOPPED:
+			mail->page_gva->flags &= ~PVCLOCK_GUEST_STOPPED;
+			break;
+		default:
+			GUEST_FAIL("unknown request %u", mail->op);
+		}
+		GUEST_SYNC(mail->op);
+	}
+}
+
+/* Runs @vcpu until its guest has something to say: true if not yet done. */
+static inline bool kvmclock_vcpu_run(struct kvm_vcpu *vcpu)
+{
+	struct ucall uc;
+
+	vcpu_run(vcpu);
+	switch (get_ucall(vcpu, &uc)) {
+	case UCALL_SYNC:
+		return true;
+	case UCALL_DONE:
+		return false;
+	case UCALL_ABORT:
+		REPORT_GUEST_ASSERT(uc);
+		break;
+	default:
+		TEST_FAIL("exit reason %u (%s)", vcpu->run->exit_reason,
+			  exit_reason_str(vcpu->run->exit_reason));
+	}
+	return false;
+}
+
+static inline uint64_t kvmclock_call(struct kvmclock_vcpu *kv, enum kvmclock_guest_op op,
+				     uint32_t msr, uint64_t value)
+{
+	kv->mail->op = op;
+	kv->mail->msr = msr;
+	kv->mail->value = value;
+	TEST_ASSERT(kvmclock_vcpu_run(kv->vcpu), "guest ended early");
+	return kv->mail->value;
+}
+
+/* Gives pending requests of the vCPU an entry to be served at. */
+static inline void kvmclock_enter(struct kvmclock_vcpu *kv)
+{
+	kvmclock_call(kv, KVMCLOCK_NOP, 0, 0);
+}
+
+static inline uint64_t kvmclock_rdmsr(struct kvmclock_vcpu *kv, uint32_t msr)
+{
+	uint64_t value = kvmclock_call(kv, KVMCLOCK_RDMSR, msr, 0);
+
+	TEST_ASSERT(!kv->mail->vector, "RDMSR 0x%x: exception %lu", msr, kv->mail->vector);
+	return value;
+}
+
+static inline void kvmclock_wrmsr(struct kvmclock_vcpu *kv, uint32_t msr, uint64_t value)
+{
+	kvmclock_call(kv, KVMCLOCK_WRMSR, msr, value);
+	TEST_ASSERT(!kv->mail->vector, "WRMSR 0x%x of 0x%lx: exception %lu", msr, value,
+		    kv->mail->vector);
+}
+
+/* Adds a vCPU that runs @guest; its first argument is its mailbox. */
+static inline void kvmclock_vcpu_add_running(struct kvm_vm *vm, struct kvmclock_vcpu *kv,
+					     uint32_t id, void *guest)
+{
+	vm_vaddr_t mail_gva = vm_vaddr_alloc_page(vm);
+	vm_vaddr_t page_gva = vm_vaddr_alloc_page(vm);
+
+	kv->mail = addr_gva2hva(vm, mail_gva);
+	kv->page = addr_gva2hva(vm, page_gva);
+	kv->page_gpa = addr_gva2gpa(vm, page_gva);
+	kv->msr = 0;
+	memset(kv->mail, 0, sizeof(*kv->mail));
+	memset(kv->page, 0, sizeof(*kv->page));
+	kv->mail->page_gva = (void *)page_gva;
+
+	kv->vcpu = vm_vcpu_add(vm, id, guest);
+	vcpu_args_set(kv->vcpu, 1, mail_gva);
+}
+
+static inline void kvmclock_vcpu_add(struct kvm_vm *vm, struct kvmclock_vcpu *kv, uint32_t id)
+{
+	kvmclock_vcpu_add_running(vm, kv, id, kvmclock_guest);
+}
+
+static inline void kvmclock_enable(struct kvmclock_vcpu *kv, uint32_t msr)
+{
+	kvmclock_wrmsr(kv, msr, kv->page_gpa | KVM_MSR_ENABLED);
+	kv->msr = msr;
+}
+
+/*
+ * With a changed MSR number on vCPU 0 the base re-derives its master clock.
+ * It is the one such path that has no reason of its own to move the clock.
+ */
+static inline void kvmclock_force_update(struct kvmclock_vcpu *kv)
+{
+	kvmclock_enable(kv, kv->msr == MSR_KVM_SYSTEM_TIME ? MSR_KVM_SYSTEM_TIME_NEW :
+							     MSR_KVM_SYSTEM_TIME);
+}
+
+/* One consistent copy of a page that may be written at the same time. */
+static inline struct pvclock_vcpu_time_info
+kvmclock_read_page(const struct pvclock_vcpu_time_info *page)
+{
+	struct pvclock_vcpu_time_info copy;
+	uint32_t version;
+
+	do {
+		version = pvclock_read_begin(page);
+		memcpy(&copy, page, sizeof(copy));
+		/* The compiler may not reuse what was read before. */
+		barrier();
+	} while (pvclock_read_retry(page, version));
+
+	copy.version = version;
+	return copy;
+}
+
+/* ns = floor(floor(cycles * 2^shift) * mul / 2^32), as a 64-bit guest has it */
+static inline uint64_t kvmclock_scale(const struct pvclock_vcpu_time_info *page, uint64_t cycles)
+{
+	unsigned __int128 product;
+
+	if (page->tsc_shift < 0)
+		cycles >>= -page->tsc_shift;
+	else
+		cycles <<= page->tsc_shift;
+	product = cycles;
+	product *= page->tsc_to_system_mul;
+	return product >> 32;
+}
+
+static inline uint64_t kvmclock_at(const struct pvclock_vcpu_time_info *page, uint64_t guest_tsc)
+{
+	return page->system_time + kvmclock_scale(page, guest_tsc - page->tsc_timestamp);
+}
+
+/*
+ * How far @new is from @old: the difference of largest size over guest TSC
+ * values from @from to where a guest's own arithmetic overflows.  @from is not
+ * to be before either reference.
+ */
+static inline int64_t kvmclock_movement(const struct pvclock_vcpu_time_info *old,
+					const struct pvclock_vcpu_time_info *new,
+					uint64_t from)
+{
+	int shift = max(0, max(old->tsc_shift, new->tsc_shift));
+	uint64_t elapsed = max(from - old->tsc_timestamp, from - new->tsc_timestamp);
+	uint64_t left = (UINT64_MAX >> shift) - elapsed;
+	int64_t diff, largest = 0;
+	uint64_t step = 0;
+
+	TEST_ASSERT(elapsed < UINT64_MAX >> (shift + 1),
+		    "TSC 0x%lx is before a reference: 0x%lx, 0x%lx", from,
+		    (uint64_t)old->tsc_timestamp, (uint64_t)new->tsc_timestamp);
+
+	do {
+		diff = kvmclock_at(new, from + step) - kvmclock_at(old, from + step);
+		if (llabs(diff) > llabs(largest))
+			largest = diff;
+		step = 2 * step + 1;
+	} while (step < left);
+
+	diff = kvmclock_at(new, from + left) - kvmclock_at(old, from + left);
+	return llabs(diff) > llabs(largest) ? diff : largest;
+}
+
+static inline uint64_t kvmclock_tsc_offset(struct kvmclock_vcpu *kv)
+{
+	uint64_t offset;
+
+	vcpu_device_attr_get(kv->vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, &offset);
+	return offset;
+}
+
+static inline void kvmclock_set_tsc_offset(struct kvmclock_vcpu *kv, uint64_t offset)
+{
+	vcpu_device_attr_set(kv->vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, &offset);
+}
+
+static inline struct kvm_clock_data kvmclock_get(struct kvm_vm *vm)
+{
+	struct kvm_clock_data data;
+
+	vm_ioctl(vm, KVM_GET_CLOCK, &data);
+	return data;
+}
+
+static inline void kvmclock_set(struct kvm_vm *vm, uint64_t clock)
+{
+	struct kvm_clock_data data = { .clock = clock };
+
+	vm_ioctl(vm, KVM_SET_CLOCK, &data);
+}
+
+/*
+ * The tests need a TSC that counts time.  A machine without one is no place
+ * for them; on one that has it, a host that runs on another clock is a failure
+ * of the set-up and must not look like a pass.
+ */
+static inline void kvmclock_require_host(void)
+{
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_ADJUST_CLOCK));
+	TEST_REQUIRE(this_cpu_has(X86_FEATURE_INVTSC));
+	TEST_ASSERT(sys_clocksource_is_based_on_tsc(),
+		    "the host's clocksource is not based on its TSC");
+}
+
+#endif /* SELFTEST_KVM_KVMCLOCK_H */
