@@ -88,21 +88,15 @@ static inline void kvmclock_guest(struct kvmclock_mail *mail)
 static inline bool kvmclock_vcpu_run(struct kvm_vcpu *vcpu)
 {
 	struct ucall uc;
+	uint64_t said;
 
 	vcpu_run(vcpu);
-	switch (get_ucall(vcpu, &uc)) {
-	case UCALL_SYNC:
-		return true;
-	case UCALL_DONE:
-		return false;
-	case UCALL_ABORT:
+	said = get_ucall(vcpu, &uc);
+	if (said == UCALL_ABORT)
 		REPORT_GUEST_ASSERT(uc);
-		break;
-	default:
-		TEST_FAIL("exit reason %u (%s)", vcpu->run->exit_reason,
-			  exit_reason_str(vcpu->run->exit_reason));
-	}
-	return false;
+	TEST_ASSERT(said == UCALL_SYNC || said == UCALL_DONE, "exit reason %u (%s)",
+		    vcpu->run->exit_reason, exit_reason_str(vcpu->run->exit_reason));
+	return said == UCALL_SYNC;
 }
 
 static inline uint64_t kvmclock_call(struct kvmclock_vcpu *kv, enum kvmclock_guest_op op,
