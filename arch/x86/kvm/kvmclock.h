@@ -17,6 +17,8 @@
  */
 void kvmclock_vendor_init(void);
 void kvmclock_vendor_exit(void);
+void kvmclock_cpu_enabled(void);
+void kvmclock_cpu_disabled(void);
 void kvmclock_init_vm(struct kvm *kvm);
 void kvmclock_vcpu_init(struct kvm_vcpu *vcpu);
 void kvmclock_vcpu_reset(struct kvm_vcpu *vcpu);
@@ -98,15 +100,16 @@ struct kvmclock_snapshot {
 
 void kvmclock_snapshot(struct kvmclock_snapshot *now);
 bool kvmclock_host_tsc_unstable(void);
-void kvmclock_rate_changed(struct kvm *kvm);
+void kvmclock_carry_line(struct kvm_vcpu *vcpu, u64 host_tsc, u64 ratio);
 void kvmclock_tsc_changed(struct kvm_vcpu *vcpu, bool host_initiated);
-u64 kvmclock_resume(struct kvm *kvm);
+void kvmclock_resume(struct kvm *kvm);
 
 /* The guest TSC */
 int kvm_tsc_set_vm_khz(struct kvm *kvm, u32 khz);
 int kvm_tsc_set_vcpu_khz(struct kvm_vcpu *vcpu, u32 khz);
 u64 kvm_tsc_default_ratio(struct kvm *kvm);
 void kvm_tsc_init_vm(struct kvm *kvm, const struct kvmclock_snapshot *now);
+void kvm_tsc_host_restarted(struct kvm *kvm, u64 restart_cycles);
 void kvm_tsc_vcpu_load(struct kvm_vcpu *vcpu, int cpu);
 void kvm_tsc_catch_up(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now);
 void kvm_tsc_set_l1_offset(struct kvm_vcpu *vcpu, u64 offset);

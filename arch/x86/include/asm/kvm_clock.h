@@ -116,6 +116,12 @@ struct kvm_clock {
  * @l1_ratio:	TSC scaling ratio
  * @catchup:	the offset is moved forward in software to follow base time
  *
+ * Under kvm_clock.lock:
+ * @line:	the line in the vCPU's page, in scaled TSC; all 0 if none yet
+ * @last_host_tsc: host TSC when the vCPU last left guest mode or its CPU; its
+ *		own thread writes it without the lock, others only read it,
+ *		while the vCPU can't enter
+ *
  * Of the vCPU's own thread alone:
  * @offset:	offset in force: L2's on top of @l1_offset while in L2
  * @ratio:	ratio in force, likewise
@@ -125,16 +131,11 @@ struct kvm_clock {
  * @always_catchup: @khz is above the host's rate, without hardware scaling
  * @adjust_msr:	MSR_IA32_TSC_ADJUST
  * @generation:	the generation that the offset is of, 0 if of none
+ * @ref_guest_tsc: guest TSC that the vCPU was given ...
+ * @ref_base_ns: ... at this base time: what @catchup follows
  * @restart_cycles: host TSC cycles lost in resumes, already compensated
  * @system_time_msr: MSR_KVM_SYSTEM_TIME as last written
  * @rate_khz:	rate of @line in kHz, for Xen's CPUID leaf
- *
- * @last_host_tsc: host TSC when the vCPU last left guest mode or its CPU;
- *		written by the own thread, read by others while it can't enter
- *
- * Under kvm_clock.update_lock:
- * @line:	the line in the vCPU's page, in scaled TSC
- * @published:	@line is valid: a guest may have read it
  *
  * @page:	the pvclock page in guest memory; has its own lock
  * @guest_stopped: PVCLOCK_GUEST_STOPPED is owed to the page; atomic
@@ -144,6 +145,9 @@ struct kvm_vcpu_clock {
 	u64 l1_ratio;
 	bool catchup;
 
+	struct kvmclock_line line;
+	u64 last_host_tsc;
+
 	u64 offset;
 	u64 ratio;
 	u32 khz;
@@ -152,14 +156,11 @@ struct kvm_vcpu_clock {
 	bool always_catchup;
 	s64 adjust_msr;
 	u64 generation;
+	u64 ref_guest_tsc;
+	s64 ref_base_ns;
 	u64 restart_cycles;
 	u64 system_time_msr;
 	u32 rate_khz;
-
-	u64 last_host_tsc;
-
-	struct kvmclock_line line;
-	bool published;
 
 	struct gfn_to_pfn_cache page;
 	unsigned long guest_stopped;

@@ -1,0 +1,1424 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * kvmclock: the paravirtual clock of KVM's guests.
+ *
+ * A VM with a master clock has one line over the scaled TSC (kvmclock_line.h),
+ * and whoever reads the VM's time evaluates it: each vCPU through its pvclock
+ * page, the host through kvmclock_read_ns() and its relatives.  Nothing snaps
+ * the line to any other clock.  It changes when
+ *
+ *  - userspace sets the clock;
+ *  - the rate of the guest TSC, or what the host knows of its own, changes;
+ *  - the host's time base is lost and had again: its clocksource is no longer
+ *    the TSC, or the TSC stopped or restarted in a suspend.
+ *
+ * In between is base time: CLOCK_MONOTONIC_RAW plus the time slept since boot.
+ * Leaving a line, the clock is expressed as base time plus an offset; entering
+ * one, the line starts where that clock is.  Without a master clock - the host
+ * does not keep time by its TSC, or the vCPUs' rates differ - the offset is
+ * the clock, and each vCPU has a line of its own that is drawn anew at every
+ * update.  It starts no lower than the old one was when the vCPU left the
+ * guest, so the guest never sees its clock go backwards.
+ *
+ * Locking: kvm_clock.update_lock serialises updates, and the writing of guest
+ * memory that comes with them.  kvm_clock.lock guards the state and is never
+ * held over anything that sleeps.  The line and the stable bit change with the
+ * gate closed, that is with no vCPU in the guest; all pages are written before
+ * it opens.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/cpufreq.h>
+#include <linux/cpuhotplug.h>
+#include <linux/irq_work.h>
+#include <linux/kvm_host.h>
+#include <linux/pvclock_gtod.h>
+#include <linux/suspend.h>
+#include <linux/timekeeper_internal.h>
+#include <linux/timekeeping.h>
+#include <linux/workqueue.h>
+
+#include <asm/hypervisor.h>
+#include <asm/mshyperv.h>
+#include <asm/pvclock-abi.h>
+#include <asm/tsc.h>
+#include <clocksource/hyperv_timer.h>
+
+#include "x86.h"
+#include "hyperv.h"
+#include "kvmclock.h"
+#include "lapic.h"
+#include "trace.h"
+#include "xen.h"
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/kvmclock.h>
+
+#ifdef CONFIG_KVM_PROVE_CLOCK
+#define KVM_CLOCK_WARN_ON(x) WARN_ON_ONCE(x)
+#else
+#define KVM_CLOCK_WARN_ON(x) BUILD_BUG_ON_INVALID(x)
+#endif
+
+static_assert(sizeof(struct pvclock_vcpu_time_info) == 32);
+static_assert(offsetof(struct pvclock_vcpu_time_info, tsc_timestamp) == 8);
+static_assert(offsetof(struct pvclock_vcpu_time_info, flags) == 29);
+static_assert(sizeof(struct pvclock_wall_clock) == 12);
+
+/*
+ * The host's time
+ */
+
+/* What the host keeps time by; written by the timekeeping core's notifier. */
+static const struct clocksource *host_clocksource;
+static int host_clock_mode = VDSO_CLOCKMODE_NONE;
+
+/*
+ * Rate of a CPU's TSC if that varies with the CPU's frequency and is known,
+ * else 0.  tsc_khz is read at use: it is refined well after KVM's start.
+ */
+static DEFINE_PER_CPU(unsigned int, cpu_tsc_khz);
+
+/* The highest rate a varying TSC can have, 0 if it does not vary. */
+static unsigned int max_tsc_khz;
+
+/* On a Hyper-V host the TSC page is the clocksource, and it is a line, too. */
+static bool host_on_tsc_page(void)
+{
+	return READ_ONCE(host_clock_mode) == VDSO_CLOCKMODE_HVCLOCK;
+}
+
+bool kvmclock_host_tsc_unstable(void)
+{
+	/* Hyper-V has the TSC marked unstable where its own page is fine. */
+	return !host_on_tsc_page() && check_tsc_unstable();
+}
+
+void kvmclock_snapshot(struct kvmclock_snapshot *now)
+{
+	struct system_time_snapshot times;
+	unsigned long flags;
+	u64 tsc, page_time;
+
+	local_irq_save(flags);
+
+	ktime_get_snapshot(&times);
+	now->base_ns = ktime_to_ns(ktime_add(times.raw, ktime_mono_to_any(0, TK_OFFS_BOOT)));
+	now->real_ns = ktime_to_ns(times.real);
+
+	if (times.cs_id == CSID_X86_TSC || times.cs_id == CSID_X86_TSC_EARLY) {
+		now->host_tsc = times.cycles;
+		now->paired = true;
+	} else if (host_on_tsc_page() &&
+		   hv_read_tsc_page_tsc(hv_get_tsc_page(), &tsc, &page_time)) {
+		/*
+		 * times.cycles is the page's time, in units of 100 ns, and has
+		 * no TSC value of its own.  Move the snapshot to one that has:
+		 * the distance is exact for the raw clock, and for realtime
+		 * within what NTP corrects in the moment between the reads.
+		 */
+		s64 later_ns = (s64)(page_time - times.cycles) * 100;
+
+		now->host_tsc = tsc;
+		now->base_ns += later_ns;
+		now->real_ns += later_ns;
+		now->paired = true;
+	} else {
+		now->host_tsc = rdtsc_ordered();
+		now->paired = false;
+	}
+
+	local_irq_restore(flags);
+}
+
+/* Rate of the host TSC in kHz: by the master clock one, else this CPU's. */
+static unsigned int kvmclock_host_khz(const struct kvm_clock *clock)
+{
+	if (clock->master)
+		return clock->host_khz;
+
+	return raw_cpu_read(cpu_tsc_khz) ? : tsc_khz;
+}
+
+/* Rate of the TSC at @ratio, in units of 2^-KVMCLOCK_HZ_FRAC_BITS Hz. */
+static u64 kvmclock_scaled_rate(unsigned int host_khz, u64 ratio)
+{
+	return kvm_scale_tsc((host_khz * 1000ULL) << KVMCLOCK_HZ_FRAC_BITS, ratio);
+}
+
+/* The slope of a line at @ratio.  False if the host's rate is unknown. */
+static bool kvmclock_slope(unsigned int host_khz, u64 ratio, struct kvmclock_line *line)
+{
+	return kvmclock_ratio((u64)NSEC_PER_SEC << KVMCLOCK_HZ_FRAC_BITS,
+			      kvmclock_scaled_rate(host_khz, ratio),
+			      &line->mul, &line->shift);
+}
+
+/*
+ * Suspends that the host has been through, and TSC cycles lost in them.
+ * Written by the one CPU that runs at either end of a suspend.
+ */
+static struct {
+	unsigned int resumes;
+	u64 restart_cycles;
+	u64 suspend_tsc;
+
+	/* The host's time on the way into the last one. */
+	struct kvmclock_snapshot before;
+} host_sleep;
+
+/*
+ * KVM leaves the boot CPU as the last one in a suspend, and has it back as the
+ * first.  Timekeeping may be suspended here: only the TSC is read.
+ */
+void kvmclock_cpu_disabled(void)
+{
+	if (num_online_cpus() == 1)
+		host_sleep.suspend_tsc = rdtsc();
+}
+
+void kvmclock_cpu_enabled(void)
+{
+	u64 tsc = rdtsc();
+
+	if (num_online_cpus() > 1)
+		return;
+
+	if (tsc < host_sleep.suspend_tsc)
+		host_sleep.restart_cycles += host_sleep.suspend_tsc - tsc;
+	WRITE_ONCE(host_sleep.resumes, host_sleep.resumes + 1);
+}
+
+static int kvmclock_pm_notify(struct notifier_block *nb, unsigned long state, void *data)
+{
+	if (state == PM_SUSPEND_PREPARE || state == PM_HIBERNATION_PREPARE)
+		kvmclock_snapshot(&host_sleep.before);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block kvmclock_pm_notifier = {
+	.notifier_call = kvmclock_pm_notify,
+};
+
+/*
+ * Who has a master clock
+ */
+
+/* What a VM's clock should be, as far as its vCPUs' TSCs have a say. */
+struct kvmclock_survey {
+	u64 ratio;
+	bool same_rate;
+	bool same_tsc;
+	unsigned int matched;	/* vCPUs with the first one's offset, less it */
+};
+
+static void kvmclock_survey(struct kvm *kvm, struct kvmclock_survey *s)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+	u64 offset = 0;
+
+	lockdep_assert_held(&kvm->arch.clock.lock);
+
+	*s = (struct kvmclock_survey) {
+		.ratio = kvm_tsc_default_ratio(kvm),
+		.same_rate = true,
+		.same_tsc = true,
+	};
+
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+		if (!i) {
+			s->ratio = v->l1_ratio;
+			offset = v->l1_offset;
+		} else if (v->l1_offset == offset) {
+			s->matched++;
+		} else {
+			s->same_tsc = false;
+		}
+
+		if (v->l1_ratio != s->ratio)
+			s->same_rate = false;
+		if (v->catchup)
+			s->same_tsc = false;
+	}
+}
+
+/* The decision: what a VM's clock shall be. */
+struct kvmclock_decision {
+	bool master;
+	bool stable;
+	u64 ratio;
+	unsigned int host_khz;
+	struct kvmclock_line slope;
+};
+
+/*
+ * The one predicate.  A VM has a master clock if the host keeps time by a TSC
+ * that it trusts, and all vCPUs' TSCs have the same rate.  If they are equal,
+ * one page serves all vCPUs and the stable bit says so.
+ */
+static void kvmclock_decide(struct kvm *kvm, const struct kvmclock_snapshot *now,
+			    struct kvmclock_decision *want)
+{
+	struct kvmclock_survey s;
+
+	kvmclock_survey(kvm, &s);
+
+	want->ratio = s.ratio;
+	want->host_khz = tsc_khz;
+	want->master = now->paired && !kvmclock_host_tsc_unstable() && s.same_rate &&
+		       kvmclock_slope(want->host_khz, want->ratio, &want->slope);
+	want->stable = want->master && s.same_tsc;
+
+	trace_kvm_update_master_clock(want->master, READ_ONCE(host_clock_mode), s.same_tsc);
+}
+
+static bool kvmclock_same_line(const struct kvm_clock *clock,
+			       const struct kvmclock_decision *want)
+{
+	return clock->master == want->master &&
+	       (!want->master || (clock->ratio == want->ratio &&
+				  clock->host_khz == want->host_khz));
+}
+
+/*
+ * Changes of the line
+ */
+
+static u64 kvmclock_at(const struct kvm_clock *clock, const struct kvmclock_snapshot *now)
+{
+	if (clock->master)
+		return kvmclock_line_ns(&clock->line, kvm_scale_tsc(now->host_tsc, clock->ratio));
+
+	return now->base_ns + clock->base_offset_ns;
+}
+
+/* The clock goes on as base time. */
+static void kvmclock_leave_line(struct kvm_clock *clock, const struct kvmclock_snapshot *now)
+{
+	clock->base_offset_ns = kvmclock_at(clock, now) - now->base_ns;
+	clock->master = false;
+	clock->stable = false;
+}
+
+/* The last clock value that a vCPU, now out of the guest, can have read. */
+static u64 kvmclock_last_read_ns(const struct kvm_vcpu_clock *v)
+{
+	return kvmclock_line_ns(&v->line, kvm_scale_tsc(v->last_host_tsc, v->l1_ratio));
+}
+
+/* The clock goes on as a line, from a value that no vCPU has read beyond. */
+static void kvmclock_enter_line(struct kvm *kvm, const struct kvmclock_snapshot *now,
+				const struct kvmclock_decision *want)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+	s64 ns = kvmclock_at(clock, now);
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		if (vcpu->arch.clock.line.mul)
+			ns = max_t(s64, ns, kvmclock_last_read_ns(&vcpu->arch.clock));
+	}
+
+	clock->line = (struct kvmclock_line) {
+		.ref_tsc = kvm_scale_tsc(now->host_tsc, want->ratio),
+		.ref_ns = ns,
+		.mul = want->slope.mul,
+		.shift = want->slope.shift,
+	};
+	clock->ratio = want->ratio;
+	clock->host_khz = want->host_khz;
+	clock->master = true;
+}
+
+static void kvmclock_apply(struct kvm *kvm, const struct kvmclock_snapshot *now,
+			   const struct kvmclock_decision *want)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+
+	if (!kvmclock_same_line(clock, want)) {
+		u64 before_ns = kvmclock_at(clock, now);
+
+		if (clock->master)
+			kvmclock_leave_line(clock, now);
+		if (want->master)
+			kvmclock_enter_line(kvm, now, want);
+
+		KVM_CLOCK_WARN_ON((s64)(kvmclock_at(clock, now) - before_ns) < 0);
+	}
+	clock->stable = want->stable;
+}
+
+/*
+ * A vCPU's counter is at @host_tsc * @ratio next, whatever it was: its line
+ * goes on there from what the guest can have read last.
+ */
+void kvmclock_carry_line(struct kvm_vcpu *vcpu, u64 host_tsc, u64 ratio)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	lockdep_assert_held(&vcpu->kvm->arch.clock.lock);
+
+	if (v->line.mul && v->last_host_tsc) {
+		v->line.ref_ns = kvmclock_last_read_ns(v);
+		v->line.ref_tsc = kvm_scale_tsc(host_tsc, ratio);
+	}
+	v->last_host_tsc = host_tsc;
+}
+
+/*
+ * After a host suspend, before any vCPU enters the guest again: every path to
+ * it, and to the clock, comes by here first.
+ *
+ * A TSC that counted through has the line go on as if nothing had happened.
+ * One that restarted, or that is a second or more from what the host's own
+ * clock says (it reads a sleep from the RTC, in seconds), lost the line: the
+ * clock goes on from the value at the suspend, by the time that has passed.
+ */
+void kvmclock_resume(struct kvm *kvm)
+{
+	const struct kvmclock_snapshot *before = &host_sleep.before;
+	struct kvm_clock *clock = &kvm->arch.clock;
+	struct kvmclock_snapshot now;
+	struct kvm_vcpu *vcpu;
+	unsigned long flags;
+	unsigned long i;
+	bool restarted;
+	s64 missed_ns;
+
+	if (likely(READ_ONCE(clock->resumes) == READ_ONCE(host_sleep.resumes)))
+		return;
+
+	raw_spin_lock_irqsave(&clock->lock, flags);
+	if (clock->resumes == host_sleep.resumes)
+		goto out_unlock;
+
+	kvmclock_snapshot(&now);
+	write_seqcount_begin(&clock->seq);
+
+	restarted = clock->restart_cycles != host_sleep.restart_cycles;
+	missed_ns = now.base_ns - before->base_ns -
+		    (s64)(kvmclock_at(clock, &now) - kvmclock_at(clock, before));
+
+	if (restarted || abs(missed_ns) >= NSEC_PER_SEC) {
+		if (clock->master) {
+			struct kvmclock_decision again = {
+				.ratio = clock->ratio,
+				.host_khz = clock->host_khz,
+				.slope = clock->line,
+			};
+			bool stable = clock->stable;
+
+			kvmclock_leave_line(clock, before);
+			if (now.paired) {
+				kvmclock_enter_line(kvm, &now, &again);
+				clock->stable = stable;
+			}
+		}
+		kvm_for_each_vcpu(i, vcpu, kvm)
+			kvmclock_carry_line(vcpu, now.host_tsc, vcpu->arch.clock.l1_ratio);
+	}
+	kvm_tsc_host_restarted(kvm, host_sleep.restart_cycles);
+
+	clock->version++;
+	trace_kvmclock_change(clock);
+	write_seqcount_end(&clock->seq);
+	WRITE_ONCE(clock->resumes, host_sleep.resumes);
+
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
+		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
+		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+	}
+out_unlock:
+	raw_spin_unlock_irqrestore(&clock->lock, flags);
+}
+
+/*
+ * Pages
+ */
+
+/*
+ * Writes one structure of the pvclock ABI into guest memory.  Its version is
+ * odd while it is being written, and any vCPU may be reading it: the barriers
+ * pair with those of the guest around its reads of the version.
+ *
+ * @page is what to write but for the version; @stopped, if not NULL, says
+ * whether PVCLOCK_GUEST_STOPPED is owed, and the guest's copy of that flag is
+ * kept: the guest clears it, in its own time.  @refresh: map the memory if it
+ * isn't, which may sleep.  False if nothing was written.
+ */
+static bool kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *gpc,
+				unsigned int offset, struct pvclock_vcpu_time_info page,
+				unsigned long *stopped, bool refresh)
+{
+	unsigned long len = offset + sizeof(page);
+	struct pvclock_vcpu_time_info *to;
+	unsigned long flags;
+
+	read_lock_irqsave(&gpc->lock, flags);
+	while (!kvm_gpc_check(gpc, len)) {
+		read_unlock_irqrestore(&gpc->lock, flags);
+
+		if (!refresh || kvm_gpc_refresh(gpc, len)) {
+			trace_kvmclock_page_missing(vcpu->vcpu_id, gpc->gpa);
+			return false;
+		}
+		read_lock_irqsave(&gpc->lock, flags);
+	}
+
+	to = gpc->khva + offset;
+
+	page.version = to->version + 1 + (to->version & 1);
+	WRITE_ONCE(to->version, page.version);
+	smp_wmb();	/* odd version before any content */
+
+	if (stopped) {
+		page.flags |= to->flags & PVCLOCK_GUEST_STOPPED;
+		if (test_and_clear_bit(0, stopped))
+			page.flags |= PVCLOCK_GUEST_STOPPED;
+	}
+	*to = page;
+
+	smp_wmb();	/* all content before the even version */
+	WRITE_ONCE(to->version, ++page.version);
+
+	kvm_gpc_mark_dirty_in_slot(gpc);
+	read_unlock_irqrestore(&gpc->lock, flags);
+
+	trace_kvm_pvclock_update(vcpu->vcpu_id, &page);
+	return true;
+}
+
+/*
+ * The Hyper-V TSC page has no modulo arithmetic: its reference must not be
+ * before the guest's TSC 0.  One that is - a TSC was written back - is moved
+ * forward along the line until it isn't.
+ */
+static void kvmclock_write_hv_page(struct kvm_vcpu *vcpu, struct kvmclock_line line,
+				   u64 offset, u8 flags)
+{
+	struct pvclock_vcpu_time_info page = { .flags = flags };
+	u64 now_tsc = kvm_scale_tsc(rdtsc(), vcpu->arch.clock.l1_ratio) + offset;
+
+	line.ref_tsc += offset;
+	if (line.ref_tsc > now_tsc)
+		kvmclock_line_advance(&line, ((-line.ref_tsc - 1) >> (32 - line.shift)) + 1);
+
+	page.tsc_timestamp = line.ref_tsc;
+	page.system_time = line.ref_ns;
+	page.tsc_to_system_mul = line.mul;
+	page.tsc_shift = line.shift;
+	kvm_hv_setup_tsc_page(vcpu->kvm, &page);
+}
+
+/* The line into all that the guest reads on this vCPU. */
+static bool kvmclock_write_line(struct kvm_vcpu *vcpu, const struct kvmclock_line *line,
+				u64 offset, bool stable, bool refresh)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	struct pvclock_vcpu_time_info page = {
+		.tsc_timestamp = line->ref_tsc + offset,
+		.system_time = line->ref_ns,
+		.tsc_to_system_mul = line->mul,
+		.tsc_shift = line->shift,
+		.flags = stable ? PVCLOCK_TSC_STABLE_BIT : 0,
+	};
+	bool written = true;
+
+	if (v->page.active)
+		written = kvmclock_write_page(vcpu, &v->page, 0, page, &v->guest_stopped, refresh);
+
+	kvmclock_write_hv_page(vcpu, *line, offset, page.flags);
+
+#ifdef CONFIG_KVM_XEN
+	/* Old Xen guests trip over the stable bit unless they asked for it. */
+	if (vcpu->kvm->arch.xen_hvm_config.flags & KVM_XEN_HVM_CONFIG_PVCLOCK_TSC_UNSTABLE)
+		page.flags &= ~PVCLOCK_TSC_STABLE_BIT;
+
+	if (vcpu->arch.xen.vcpu_info_cache.active)
+		written &= kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_info_cache,
+					       offsetof(struct compat_vcpu_info, time),
+					       page, NULL, refresh);
+	if (vcpu->arch.xen.vcpu_time_info_cache.active)
+		written &= kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_time_info_cache, 0,
+					       page, NULL, refresh);
+#endif
+	return written;
+}
+
+/*
+ * The line that a vCPU without a master clock reads from now on: where the
+ * clock is, but no lower than where the vCPU's last line was.
+ */
+static void kvmclock_draw_line(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	s64 ns = kvmclock_at(clock, now);
+
+	if (v->line.mul)
+		ns = max_t(s64, ns, kvmclock_last_read_ns(v));
+
+	/* With the host's rate unknown the slope stays: there is none better. */
+	kvmclock_slope(kvmclock_host_khz(clock), v->l1_ratio, &v->line);
+	v->line.ref_tsc = kvm_scale_tsc(now->host_tsc, v->l1_ratio);
+	v->line.ref_ns = ns;
+}
+
+/* Another thread's vCPU, out of the guest: the VM's line, or the one it has. */
+static void kvmclock_write_other(struct kvm_vcpu *vcpu)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	struct kvmclock_line line;
+	unsigned long flags;
+	bool master, stable;
+	u64 offset;
+
+	raw_spin_lock_irqsave(&clock->lock, flags);
+	master = clock->master;
+	stable = clock->stable;
+	if (master)
+		v->line = clock->line;
+	line = v->line;
+	offset = v->l1_offset;
+	raw_spin_unlock_irqrestore(&clock->lock, flags);
+
+	if (line.mul && kvmclock_write_line(vcpu, &line, offset, stable, false) && master)
+		return;
+
+	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+}
+
+static void kvmclock_write_all(struct kvm *kvm)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+	int idx;
+
+	lockdep_assert_held(&clock->update_lock);
+
+	clock->published = READ_ONCE(clock->version);
+	kvm_hv_request_tsc_page_update(kvm);
+
+	idx = srcu_read_lock(&kvm->srcu);
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		kvmclock_write_other(vcpu);
+	srcu_read_unlock(&kvm->srcu, idx);
+}
+
+void kvmclock_update_all_pages(struct kvm *kvm)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+
+	mutex_lock(&clock->update_lock);
+	if (clock->published != READ_ONCE(clock->version))
+		kvmclock_write_all(kvm);
+	mutex_unlock(&clock->update_lock);
+}
+
+static void kvmclock_update_rate_khz(struct kvm_vcpu *vcpu, unsigned int host_khz)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	u64 rate = kvmclock_scaled_rate(host_khz, v->l1_ratio) >> KVMCLOCK_HZ_FRAC_BITS;
+	u32 khz = div_u64(rate + 500, 1000);
+
+	if (khz == v->rate_khz)
+		return;
+
+	v->rate_khz = khz;
+	kvm_xen_update_tsc_info(vcpu);
+}
+
+/* Would the guest read less from the VM's line now than it can have before? */
+static bool __maybe_unused kvmclock_goes_back(struct kvm_vcpu *vcpu)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	u64 now_ns = kvmclock_line_ns(&clock->line, kvm_scale_tsc(rdtsc(), clock->ratio));
+
+	return v->line.mul && v->last_host_tsc && (s64)(now_ns - kvmclock_last_read_ns(v)) < 0;
+}
+
+void kvmclock_update_page(struct kvm_vcpu *vcpu)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	struct kvmclock_snapshot now;
+	struct kvmclock_line line;
+	unsigned int host_khz;
+	unsigned long flags;
+	u64 offset;
+	bool stable;
+
+	mutex_lock(&clock->update_lock);
+
+	raw_spin_lock_irqsave(&clock->lock, flags);
+	host_khz = kvmclock_host_khz(clock);
+	if (v->catchup || !clock->master) {
+		kvmclock_snapshot(&now);
+		if (v->catchup)
+			kvm_tsc_catch_up(vcpu, &now);
+	}
+	if (!clock->master) {
+		kvmclock_draw_line(vcpu, &now);
+	} else {
+		KVM_CLOCK_WARN_ON(kvmclock_goes_back(vcpu));
+		v->line = clock->line;
+	}
+	line = v->line;
+	offset = v->l1_offset;
+	stable = clock->stable;
+	raw_spin_unlock_irqrestore(&clock->lock, flags);
+
+	kvmclock_update_rate_khz(vcpu, host_khz);
+	kvmclock_write_line(vcpu, &line, offset, stable, true);
+
+	mutex_unlock(&clock->update_lock);
+}
+
+/*
+ * Changes of the line, with the gate
+ */
+
+/* Maps now what is to be written with the gate closed, and not then. */
+static void kvmclock_map_pages(struct kvm *kvm)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+	int idx;
+
+	idx = srcu_read_lock(&kvm->srcu);
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		kvm_gpc_refresh(&vcpu->arch.clock.page, sizeof(struct pvclock_vcpu_time_info));
+#ifdef CONFIG_KVM_XEN
+		kvm_gpc_refresh(&vcpu->arch.xen.vcpu_info_cache,
+				offsetofend(struct compat_vcpu_info, time));
+		kvm_gpc_refresh(&vcpu->arch.xen.vcpu_time_info_cache,
+				sizeof(struct pvclock_vcpu_time_info));
+#endif
+	}
+	srcu_read_unlock(&kvm->srcu, idx);
+}
+
+/* No vCPU is in the guest when this returns, nor enters it. */
+static void kvmclock_close_gate(struct kvm *kvm)
+{
+	lockdep_assert_held(&kvm->arch.clock.update_lock);
+
+	kvm_make_all_cpus_request(kvm, KVM_REQ_MCLOCK_INPROGRESS);
+}
+
+static void kvmclock_open_gate(struct kvm *kvm)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		kvm_clear_request(KVM_REQ_MCLOCK_INPROGRESS, vcpu);
+}
+
+static void kvmclock_begin_change(struct kvm *kvm)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+
+	raw_spin_lock_irq(&clock->lock);
+	write_seqcount_begin(&clock->seq);
+}
+
+static void kvmclock_end_change(struct kvm *kvm)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+
+	clock->version++;
+	trace_kvmclock_change(clock);
+	write_seqcount_end(&clock->seq);
+	raw_spin_unlock_irq(&clock->lock);
+}
+
+/* Does the clock differ from what it should be? */
+static bool kvmclock_out_of_date(struct kvm *kvm)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+	struct kvmclock_decision want;
+	struct kvmclock_snapshot now;
+	unsigned long flags;
+	bool differs;
+
+	raw_spin_lock_irqsave(&clock->lock, flags);
+	kvmclock_snapshot(&now);
+	kvmclock_decide(kvm, &now, &want);
+	differs = !kvmclock_same_line(clock, &want) || clock->stable != want.stable;
+	raw_spin_unlock_irqrestore(&clock->lock, flags);
+
+	return differs;
+}
+
+void kvmclock_update_master(struct kvm *kvm)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+	struct kvmclock_decision want;
+	struct kvmclock_snapshot now;
+
+	kvmclock_resume(kvm);
+
+	mutex_lock(&clock->update_lock);
+	if (kvmclock_out_of_date(kvm)) {
+		kvmclock_map_pages(kvm);
+		kvmclock_close_gate(kvm);
+
+		kvmclock_begin_change(kvm);
+		kvmclock_snapshot(&now);
+		kvmclock_decide(kvm, &now, &want);
+		kvmclock_apply(kvm, &now, &want);
+		kvmclock_end_change(kvm);
+
+		kvmclock_write_all(kvm);
+		kvmclock_open_gate(kvm);
+	}
+	mutex_unlock(&clock->update_lock);
+}
+
+/*
+ * A vCPU's TSC, or its rate, changed: its page is out of date, and maybe the
+ * decision.  Userspace may never run the vCPU again, so its change takes
+ * effect at once; the guest's own does before the guest goes on.
+ */
+void kvmclock_tsc_changed(struct kvm_vcpu *vcpu, bool host_initiated)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvmclock_survey s;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&clock->lock, flags);
+	kvmclock_survey(vcpu->kvm, &s);
+	trace_kvm_track_tsc(vcpu->vcpu_id, s.matched,
+			    atomic_read(&vcpu->kvm->online_vcpus),
+			    clock->master, READ_ONCE(host_clock_mode));
+	raw_spin_unlock_irqrestore(&clock->lock, flags);
+
+	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+
+	if (host_initiated)
+		kvmclock_update_master(vcpu->kvm);
+	else
+		kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
+}
+
+/*
+ * Reading the clock
+ */
+
+/* The clock and the host's times at one instant; true if by the master clock. */
+static bool kvmclock_read(struct kvm *kvm, struct kvmclock_snapshot *now, u64 *clock_ns)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+	unsigned int seq;
+	bool master;
+
+	kvmclock_resume(kvm);
+
+	do {
+		seq = read_seqcount_begin(&clock->seq);
+		kvmclock_snapshot(now);
+		*clock_ns = kvmclock_at(clock, now);
+		master = clock->master;
+	} while (read_seqcount_retry(&clock->seq, seq));
+
+	return master;
+}
+
+u64 kvmclock_read_ns(struct kvm *kvm)
+{
+	struct kvmclock_snapshot now;
+	u64 clock_ns;
+
+	kvmclock_read(kvm, &now, &clock_ns);
+	return clock_ns;
+}
+
+/*
+ * CLOCK_REALTIME at which the clock was 0.  Both at one TSC read; they go at
+ * different rates all the same, as NTP steers the one and not the other, so
+ * this is a statement about now.
+ */
+u64 kvmclock_epoch_ns(struct kvm *kvm)
+{
+	struct kvmclock_snapshot now;
+	u64 clock_ns;
+
+	kvmclock_read(kvm, &now, &clock_ns);
+	return now.real_ns - clock_ns;
+}
+
+/*
+ * The clock as the vCPU's guest reads it, and CLOCK_MONOTONIC, at one instant.
+ * For timers that the guest sets by the one and the host runs by the other.
+ */
+u64 kvmclock_read_vcpu(struct kvm_vcpu *vcpu, s64 *monotonic_ns)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	struct kvmclock_snapshot now;
+	unsigned long flags;
+	ktime_t real_offset;
+	u64 clock_ns;
+
+	kvmclock_resume(vcpu->kvm);
+
+	raw_spin_lock_irqsave(&clock->lock, flags);
+	do {
+		real_offset = ktime_mono_to_any(0, TK_OFFS_REAL);
+		kvmclock_snapshot(&now);
+	} while (real_offset != ktime_mono_to_any(0, TK_OFFS_REAL));
+
+	if (!clock->master && v->line.mul)
+		clock_ns = kvmclock_line_ns(&v->line, kvm_scale_tsc(now.host_tsc, v->l1_ratio));
+	else
+		clock_ns = kvmclock_at(clock, &now);
+	raw_spin_unlock_irqrestore(&clock->lock, flags);
+
+	*monotonic_ns = now.real_ns - ktime_to_ns(real_offset);
+	return clock_ns;
+}
+
+/*
+ * KVM_HC_CLOCK_PAIRING: the host's realtime and the guest's TSC of one TSC
+ * read.  Refused to a guest whose TSC is moved in software: it could not use
+ * the pair.
+ */
+int kvmclock_pairing(struct kvm_vcpu *vcpu, gpa_t gpa, unsigned long type)
+{
+	struct kvm_clock_pairing pairing = {};
+	struct kvmclock_snapshot now;
+	struct timespec64 real;
+
+	if (type != KVM_CLOCK_PAIRING_WALLCLOCK || vcpu->arch.clock.always_catchup)
+		return -KVM_EOPNOTSUPP;
+
+	kvmclock_snapshot(&now);
+	if (!now.paired)
+		return -KVM_EOPNOTSUPP;
+
+	real = ns_to_timespec64(now.real_ns);
+	pairing.sec = real.tv_sec;
+	pairing.nsec = real.tv_nsec;
+	pairing.tsc = kvm_read_l1_tsc(vcpu, now.host_tsc);
+
+	if (kvm_write_guest(vcpu->kvm, gpa, &pairing, sizeof(pairing)))
+		return -KVM_EFAULT;
+
+	return 0;
+}
+
+/*
+ * The guest's interface
+ */
+
+/*
+ * MSR_KVM_SYSTEM_TIME and its newer number, which mean the same: bit 0 enables
+ * the page at the 4-byte aligned address in the others.  An address that is
+ * not, or whose page would cross into the next, gets none; one without memory
+ * behind it gets its page once there is some.  The guest is not told.
+ */
+void kvmclock_set_system_time(struct kvm_vcpu *vcpu, u64 data)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	gpa_t gpa = data & ~1ULL;
+
+	v->system_time_msr = data;
+
+	if (!(data & 1) || !IS_ALIGNED(gpa, sizeof(u32)) ||
+	    kvm_gpc_activate(&v->page, gpa, sizeof(struct pvclock_vcpu_time_info)) == -EINVAL) {
+		kvm_gpc_deactivate(&v->page);
+		clear_bit(0, &v->guest_stopped);
+		return;
+	}
+
+	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+}
+
+/*
+ * MSR_KVM_WALL_CLOCK: the epoch is written once, now, to the given address.
+ * The version ends even whatever happens, so that no guest waits for it.
+ */
+void kvmclock_set_wall_clock(struct kvm *kvm, u64 data)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+	struct pvclock_wall_clock wall;
+	struct timespec64 epoch;
+
+	WRITE_ONCE(clock->wall_clock_msr, data);
+	if (!data)
+		return;
+
+	mutex_lock(&clock->update_lock);
+
+	if (kvm_read_guest(kvm, data, &wall.version, sizeof(wall.version)))
+		goto out_unlock;
+
+	wall.version += 1 + (wall.version & 1);
+	if (kvm_write_guest(kvm, data, &wall.version, sizeof(wall.version)))
+		goto out_unlock;
+	smp_wmb();	/* odd version before any content */
+
+	epoch = ns_to_timespec64(kvmclock_epoch_ns(kvm));
+	wall.sec = epoch.tv_sec;	/* the ABI ends in 2106 */
+	wall.nsec = epoch.tv_nsec;
+	kvm_write_guest(kvm, data, &wall, sizeof(wall));
+
+	smp_wmb();	/* all content before the even version */
+	wall.version++;
+	kvm_write_guest(kvm, data, &wall.version, sizeof(wall.version));
+
+out_unlock:
+	mutex_unlock(&clock->update_lock);
+}
+
+/*
+ * Userspace's interface
+ */
+
+/*
+ * KVM_GET_CLOCK: a flag is set exactly when its field is of the same instant
+ * as the clock.  By the master clock that is always so for the TSC; by base
+ * time it is for realtime.  The other one needs the host to pair them.
+ */
+int kvmclock_ioctl_get(struct kvm *kvm, void __user *argp)
+{
+	struct kvm_clock_data data = {};
+	struct kvmclock_snapshot now;
+	bool master;
+
+	master = kvmclock_read(kvm, &now, &data.clock);
+
+	if (master)
+		data.flags |= KVM_CLOCK_TSC_STABLE;
+	if (master || now.paired) {
+		data.flags |= KVM_CLOCK_HOST_TSC;
+		data.host_tsc = now.host_tsc;
+	}
+	if (!master || now.paired) {
+		data.flags |= KVM_CLOCK_REALTIME;
+		data.realtime = now.real_ns;
+	}
+
+	return copy_to_user(argp, &data, sizeof(data)) ? -EFAULT : 0;
+}
+
+/*
+ * The clock is @ns at this instant.  The line keeps its slope; a reference of
+ * now keeps the page's unsigned system_time from starting below zero.  vCPUs
+ * with lines of their own have them moved by as much.
+ */
+static void kvmclock_set_ns(struct kvm *kvm, const struct kvmclock_snapshot *now, u64 ns)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+	u64 step_ns = ns - kvmclock_at(clock, now);
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+
+	if (clock->master) {
+		clock->line.ref_tsc = kvm_scale_tsc(now->host_tsc, clock->ratio);
+		clock->line.ref_ns = ns;
+	} else {
+		clock->base_offset_ns += step_ns;
+	}
+
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		vcpu->arch.clock.line.ref_ns += step_ns;
+}
+
+/*
+ * KVM_SET_CLOCK, with KVM_CLOCK_REALTIME by what CLOCK_REALTIME says has
+ * passed since @realtime; not if it says that nothing has: the clock that is
+ * being restored has been read, and must not go back behind it.
+ */
+int kvmclock_ioctl_set(struct kvm *kvm, void __user *argp)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+	struct kvmclock_snapshot now;
+	struct kvm_clock_data data;
+
+	if (copy_from_user(&data, argp, sizeof(data)))
+		return -EFAULT;
+
+	if (data.flags & ~KVM_CLOCK_VALID_FLAGS)
+		return -EINVAL;
+
+	kvmclock_resume(kvm);
+
+	mutex_lock(&clock->update_lock);
+	kvmclock_map_pages(kvm);
+	kvmclock_close_gate(kvm);
+
+	kvmclock_begin_change(kvm);
+	kvmclock_snapshot(&now);
+	if ((data.flags & KVM_CLOCK_REALTIME) && now.real_ns > data.realtime)
+		data.clock += now.real_ns - data.realtime;
+	kvmclock_set_ns(kvm, &now, data.clock);
+	kvmclock_end_change(kvm);
+
+	kvmclock_write_all(kvm);
+	kvmclock_open_gate(kvm);
+	mutex_unlock(&clock->update_lock);
+
+	return 0;
+}
+
+/*
+ * KVM_KVMCLOCK_CTRL: the flag is in the page when this returns, so that it is
+ * part of a snapshot taken next; if the page can't be written now, it comes
+ * with the next update.
+ */
+int kvmclock_set_guest_stopped(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	int idx;
+
+	if (!v->page.active)
+		return -EINVAL;
+
+	set_bit(0, &v->guest_stopped);
+	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+
+	idx = srcu_read_lock(&vcpu->kvm->srcu);
+	kvmclock_update_page(vcpu);
+	srcu_read_unlock(&vcpu->kvm->srcu, idx);
+
+	return 0;
+}
+
+#ifdef CONFIG_HAVE_KVM_PM_NOTIFIER
+/* Into a suspend: the guest is told.  Out of it: no VM misses two. */
+int kvm_arch_pm_notifier(struct kvm *kvm, unsigned long state)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+
+	switch (state) {
+	case PM_HIBERNATION_PREPARE:
+	case PM_SUSPEND_PREPARE:
+		kvm_for_each_vcpu(i, vcpu, kvm) {
+			if (!vcpu->arch.clock.page.active)
+				continue;
+			set_bit(0, &vcpu->arch.clock.guest_stopped);
+			kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+		}
+		break;
+	case PM_POST_HIBERNATION:
+	case PM_POST_SUSPEND:
+		kvmclock_resume(kvm);
+		break;
+	}
+
+	return NOTIFY_DONE;
+}
+#endif
+
+/* KVM_VCPU_TSC_CTRL: KVM_VCPU_TSC_VALUE will have its place here. */
+int kvmclock_has_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
+{
+	return attr->attr == KVM_VCPU_TSC_OFFSET ? 0 : -ENXIO;
+}
+
+int kvmclock_get_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
+{
+	u64 __user *uaddr = u64_to_user_ptr(attr->addr);
+
+	switch (attr->attr) {
+	case KVM_VCPU_TSC_OFFSET:
+		return put_user(kvm_l1_tsc_offset(vcpu), uaddr) ? -EFAULT : 0;
+	default:
+		return -ENXIO;
+	}
+}
+
+int kvmclock_set_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
+{
+	u64 __user *uaddr = u64_to_user_ptr(attr->addr);
+	u64 offset;
+
+	switch (attr->attr) {
+	case KVM_VCPU_TSC_OFFSET:
+		if (get_user(offset, uaddr))
+			return -EFAULT;
+		kvm_tsc_set_l1_offset(vcpu, offset);
+		return 0;
+	default:
+		return -ENXIO;
+	}
+}
+
+/*
+ * Life of a vCPU and of a VM
+ */
+
+void kvmclock_vcpu_init(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	kvm_gpc_init(&v->page, vcpu->kvm);
+	v->l1_ratio = kvm_caps.default_tsc_scaling_ratio;
+	v->ratio = kvm_caps.default_tsc_scaling_ratio;
+}
+
+void kvmclock_vcpu_reset(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	kvm_gpc_deactivate(&v->page);
+	clear_bit(0, &v->guest_stopped);
+	v->system_time_msr = 0;
+}
+
+/* Without a master clock a vCPU's line is of the CPU that it was drawn on. */
+void kvmclock_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
+{
+	kvmclock_resume(vcpu->kvm);
+	kvm_tsc_vcpu_load(vcpu, cpu);
+
+	if (!READ_ONCE(vcpu->kvm->arch.clock.master) &&
+	    (vcpu->cpu != cpu || kvmclock_host_tsc_unstable()))
+		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+}
+
+void kvmclock_init_vm(struct kvm *kvm)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+	struct kvmclock_decision want;
+	struct kvmclock_snapshot now;
+
+	mutex_init(&clock->update_lock);
+	raw_spin_lock_init(&clock->lock);
+	seqcount_raw_spinlock_init(&clock->seq, &clock->lock);
+
+	clock->default_khz = max_tsc_khz ? : tsc_khz;
+
+	kvmclock_begin_change(kvm);
+	clock->resumes = host_sleep.resumes;
+	clock->restart_cycles = host_sleep.restart_cycles;
+
+	/* Clock and guest TSC start together, at 0. */
+	kvmclock_snapshot(&now);
+	clock->base_offset_ns = -now.base_ns;
+	kvm_tsc_init_vm(kvm, &now);
+	kvmclock_decide(kvm, &now, &want);
+	kvmclock_apply(kvm, &now, &want);
+	kvmclock_end_change(kvm);
+}
+
+/*
+ * Events of the host
+ */
+
+static void kvmclock_update_caps(void)
+{
+	u64 max_khz = tsc_khz;
+
+	/* A rate is a signed int in places.  The lowest, 1 kHz, always works. */
+	if (kvm_caps.has_tsc_control)
+		max_khz = min_t(u64, INT_MAX,
+				kvm_scale_tsc(tsc_khz, kvm_caps.max_tsc_scaling_ratio));
+	kvm_caps.max_guest_tsc_khz = max_khz;
+}
+
+/* What the host keeps time by changed, or got another rate. */
+static void kvmclock_host_changed(struct work_struct *work)
+{
+	struct kvm *kvm;
+
+	mutex_lock(&kvm_lock);
+	kvmclock_update_caps();
+	list_for_each_entry(kvm, &vm_list, vm_list)
+		kvm_make_all_cpus_request(kvm, KVM_REQ_MASTERCLOCK_UPDATE);
+	mutex_unlock(&kvm_lock);
+}
+
+static DECLARE_WORK(kvmclock_host_work, kvmclock_host_changed);
+
+static void kvmclock_queue_host_work(struct irq_work *work)
+{
+	queue_work(system_long_wq, &kvmclock_host_work);
+}
+
+/* The timekeeping core notifies inside its own seqcount: no work from there. */
+static DEFINE_IRQ_WORK(kvmclock_host_irq_work, kvmclock_queue_host_work);
+
+static int kvmclock_timekeeping_notify(struct notifier_block *nb, unsigned long was_set,
+				       void *data)
+{
+	const struct timekeeper *tk = data;
+	const struct clocksource *clocksource = tk->tkr_mono.clock;
+
+	if (clocksource != host_clocksource || clocksource->vdso_clock_mode != host_clock_mode) {
+		host_clocksource = clocksource;
+		WRITE_ONCE(host_clock_mode, clocksource->vdso_clock_mode);
+		irq_work_queue(&kvmclock_host_irq_work);
+	}
+	return NOTIFY_OK;
+}
+
+static struct notifier_block kvmclock_timekeeping_notifier = {
+	.notifier_call = kvmclock_timekeeping_notify,
+};
+
+/*
+ * A guest on Hyper-V was migrated to a host whose TSC has another rate.  Until
+ * now Hyper-V has emulated the old one: every line ends here, while it still
+ * is a line, and begins anew at the new rate.  There is no user memory in this
+ * context; the first vCPU to come writes the pages.
+ */
+static void kvmclock_hyperv_tsc_changed(void)
+{
+	struct kvmclock_decision want;
+	struct kvmclock_snapshot now;
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+	struct kvm *kvm;
+	int cpu;
+
+	mutex_lock(&kvm_lock);
+	list_for_each_entry(kvm, &vm_list, vm_list) {
+		mutex_lock_nest_lock(&kvm->arch.clock.update_lock, &kvm_lock);
+		kvmclock_close_gate(kvm);
+		kvmclock_begin_change(kvm);
+		kvmclock_snapshot(&now);
+		if (kvm->arch.clock.master)
+			kvmclock_leave_line(&kvm->arch.clock, &now);
+		kvmclock_end_change(kvm);
+	}
+
+	hyperv_stop_tsc_emulation();
+	for_each_present_cpu(cpu)
+		per_cpu(cpu_tsc_khz, cpu) = 0;
+	kvmclock_update_caps();
+
+	list_for_each_entry(kvm, &vm_list, vm_list) {
+		kvmclock_begin_change(kvm);
+		kvmclock_snapshot(&now);
+		kvm_for_each_vcpu(i, vcpu, kvm)
+			kvmclock_carry_line(vcpu, now.host_tsc, vcpu->arch.clock.l1_ratio);
+		kvmclock_decide(kvm, &now, &want);
+		kvmclock_apply(kvm, &now, &want);
+		kvmclock_end_change(kvm);
+
+		kvm_for_each_vcpu(i, vcpu, kvm) {
+			kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
+			kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+		}
+		kvmclock_open_gate(kvm);
+		mutex_unlock(&kvm->arch.clock.update_lock);
+	}
+	mutex_unlock(&kvm_lock);
+}
+
+/*
+ * A TSC whose rate varies with the CPU's frequency.  A vCPU's slope must be
+ * the slower one whenever the TSC may be the faster: it is redrawn before the
+ * rate rises, and after it falls.
+ */
+static void kvmclock_set_cpu_khz(void *khz)
+{
+	__this_cpu_write(cpu_tsc_khz, *(unsigned int *)khz);
+}
+
+static void kvmclock_cpu_khz_changed(int cpu, unsigned int khz)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+	struct kvm *kvm;
+
+	smp_call_function_single(cpu, kvmclock_set_cpu_khz, &khz, 1);
+
+	mutex_lock(&kvm_lock);
+	list_for_each_entry(kvm, &vm_list, vm_list) {
+		kvm_for_each_vcpu(i, vcpu, kvm) {
+			if (READ_ONCE(vcpu->cpu) != cpu)
+				continue;
+			kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+			kvm_vcpu_kick(vcpu);
+		}
+	}
+	mutex_unlock(&kvm_lock);
+}
+
+static int kvmclock_cpufreq_notify(struct notifier_block *nb, unsigned long when, void *data)
+{
+	struct cpufreq_freqs *freqs = data;
+	int cpu;
+
+	if (when == (freqs->new > freqs->old ? CPUFREQ_PRECHANGE : CPUFREQ_POSTCHANGE)) {
+		for_each_cpu(cpu, freqs->policy->cpus)
+			kvmclock_cpu_khz_changed(cpu, freqs->new);
+	}
+	return NOTIFY_OK;
+}
+
+static struct notifier_block kvmclock_cpufreq_notifier = {
+	.notifier_call = kvmclock_cpufreq_notify,
+};
+
+static int kvmclock_cpu_online(unsigned int cpu)
+{
+	__this_cpu_write(cpu_tsc_khz, cpufreq_quick_get(cpu));
+	return 0;
+}
+
+static int kvmclock_cpu_offline(unsigned int cpu)
+{
+	__this_cpu_write(cpu_tsc_khz, 0);
+	return 0;
+}
+
+static void kvmclock_watch_cpufreq(void)
+{
+	struct cpufreq_policy *policy = NULL;
+
+	if (IS_ENABLED(CONFIG_CPU_FREQ))
+		policy = cpufreq_cpu_get(raw_smp_processor_id());
+	if (policy) {
+		max_tsc_khz = policy->cpuinfo.max_freq;
+		cpufreq_cpu_put(policy);
+	}
+
+	cpufreq_register_notifier(&kvmclock_cpufreq_notifier, CPUFREQ_TRANSITION_NOTIFIER);
+	cpuhp_setup_state(CPUHP_AP_X86_KVM_CLK_ONLINE, "x86/kvm/clk:online",
+			  kvmclock_cpu_online, kvmclock_cpu_offline);
+}
+
+void kvmclock_vendor_init(void)
+{
+	kvm_caps.default_tsc_scaling_ratio = 1ULL << kvm_caps.tsc_scaling_ratio_frac_bits;
+	kvmclock_update_caps();
+
+	if (!boot_cpu_has(X86_FEATURE_CONSTANT_TSC))
+		kvmclock_watch_cpufreq();
+
+	register_pm_notifier(&kvmclock_pm_notifier);
+	pvclock_gtod_register_notifier(&kvmclock_timekeeping_notifier);
+	if (hypervisor_is_type(X86_HYPER_MS_HYPERV))
+		set_hv_tscchange_cb(kvmclock_hyperv_tsc_changed);
+}
+
+void kvmclock_vendor_exit(void)
+{
+	if (hypervisor_is_type(X86_HYPER_MS_HYPERV))
+		clear_hv_tscchange_cb();
+	pvclock_gtod_unregister_notifier(&kvmclock_timekeeping_notifier);
+	unregister_pm_notifier(&kvmclock_pm_notifier);
+
+	if (!boot_cpu_has(X86_FEATURE_CONSTANT_TSC)) {
+		cpufreq_unregister_notifier(&kvmclock_cpufreq_notifier,
+					    CPUFREQ_TRANSITION_NOTIFIER);
+		cpuhp_remove_state_nocalls(CPUHP_AP_X86_KVM_CLK_ONLINE);
+	}
+
+	irq_work_sync(&kvmclock_host_irq_work);
+	cancel_work_sync(&kvmclock_host_work);
+}
