@@ -70,7 +70,7 @@ stock_tree()
 	identity=$(ls -dlL --time-style=+%s "$KERNEL_SRC" 2>/dev/null) ||
 		die $EXIT_USAGE "KERNEL_SRC=$KERNEL_SRC: no such file"
 	if [ "$(cat "$tree/.kvmclock-base" 2>/dev/null)" != "$identity" ]; then
-		need_space 1600 "a kernel tree"
+		need_space 2000 "a kernel tree"
 		say "tree: unpacking $KERNEL_SRC"
 		rm -rf "$tree" "$tree.part"
 		mkdir "$tree.part"
@@ -95,7 +95,7 @@ build_tree()
 		stock_tree
 		return
 	fi
-	[ -d "$tree" ] || need_space 1600 "a kernel tree"
+	[ -d "$tree" ] || need_space 2000 "a kernel tree"
 	status=0
 	"$top/integration/apply.sh" "$KERNEL_SRC" "$tree" || status=$?
 	case $status in
@@ -148,12 +148,12 @@ build_kernel()
 	build_tree
 	mkdir -p "$kernel"
 	if [ -n "$KCONFIG" ]; then
-		[ -e "$kernel/vmlinux" ] || need_space 12000 "a kernel of your own configuration"
+		[ -e "$kernel/vmlinux" ] || need_space 8000 "a kernel of your own configuration"
 		logged config own_config
 		logged kernel kmake O="$kernel" bzImage modules
 		return
 	fi
-	[ -e "$kernel/vmlinux" ] || need_space 1200 "the laboratory's kernel"
+	[ -e "$kernel/vmlinux" ] || need_space 800 "the laboratory's kernel"
 	logged config lab_config
 	logged kernel kmake O="$kernel" bzImage
 }
@@ -209,11 +209,13 @@ build_tests()
 	return 0
 }
 
-# archive FILE: from lines "path source mode" an initramfs; no root needed
+# archive FILE: an initramfs from lines "path", a folder; "path target", a link;
+# "path source mode", a file. No root needed.
 archive()
 {
 	awk '
-		$3 == "" { slink[$1] = $2; next }
+		NF == 1 { dir[$1]; next }
+		NF == 2 { slink[$1] = $2; next }
 		{
 			file[$1] = $2; mode[$1] = $3
 			path = $1
@@ -243,6 +245,7 @@ host_files()
 {
 	echo "/init $tests/init 0755"
 	echo "/plan $O/plan 0644"
+	echo /tests
 	echo "/bin/busybox $(command -v busybox) 0755"
 	busybox --list | grep -v '^busybox$' | sed 's,.*,/bin/& busybox,'
 	for name in $(selftests); do

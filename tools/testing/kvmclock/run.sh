@@ -15,7 +15,8 @@ trap '[ -z "$machine" ] || kill "$machine" 2>/dev/null' EXIT
 trap 'exit 130' INT
 trap 'exit 143' HUP TERM
 
-# Shows results as they arrive.
+# Shows results as they arrive, and ends the machine at its last word: only here
+# is it known to have arrived.
 show()
 {
 	begin=$(date +%s)
@@ -24,7 +25,9 @@ show()
 		"not ok "*) word=FAIL ;;
 		"ok "*" # SKIP"*) word=skip ;;
 		"ok "*) word=ok ;;
-		"# "*": running for "* | "Bail out!"*) word=... ;;
+		"# "*": running for "*) word=... ;;
+		"# complete") kill "$machine"; continue ;;
+		"Bail out!"*) kill "$machine"; word=FAIL ;;
 		*) continue ;;
 		esac
 		line=${line#not }
@@ -117,9 +120,9 @@ check_settings
 [ "$BASE" = patched ] || again="$again BASE=$BASE"
 [ "$CONFIG" = base ] || again="$again CONFIG=$CONFIG"
 
+open_output
 export TESTS
 "$lab/build.sh" initramfs || exit
-open_output
 kernel=$O/kernel
 [ "$BASE" = patched ] || kernel=$kernel-$BASE
 [ "$CONFIG" = base ] || kernel=$kernel-$CONFIG

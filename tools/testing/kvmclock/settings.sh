@@ -83,7 +83,8 @@ check_settings()
 	done
 }
 
-# Makes O= absolute, and sees that it can be used.
+# Makes O= absolute, sees that it can be used, and holds it for this script and
+# those that it calls.
 open_output()
 {
 	case $O in
@@ -94,10 +95,13 @@ open_output()
 		die $EXIT_USAGE "O=$O: this folder cannot be written; choose another"
 	fi
 	O=$(cd "$O" && pwd)
+	[ "${KVMCLOCK_HOLDS-}" != "$O" ] || return 0
 	exec 9>"$O/.lock"
-	flock -n 9 && return
-	say "O=$O: in use by another run, waiting for it"
-	flock -w 1800 9 || die $EXIT_USAGE "O=$O: still in use after half an hour; choose another folder"
+	if ! flock -n 9; then
+		say "O=$O: in use by another run, waiting for it"
+		flock -w 1800 9 || die $EXIT_USAGE "O=$O: still in use after half an hour; choose another folder"
+	fi
+	export KVMCLOCK_HOLDS="$O"
 }
 
 # need_space MEGABYTES WHAT

@@ -1,0 +1,80 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# A laboratory that cannot fail proves nothing: each kind of failure is staged
+# here, and must end with its own exit code. Prints KTAP.
+set -u
+# shellcheck source=settings.sh
+. "$(dirname "$0")/settings.sh"
+
+check_settings
+open_output
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' HUP TERM
+nr=0
+bad=0
+
+# expect CODE WHAT VARIABLE=VALUE...: how a run under these variables ends
+expect()
+{
+	want=$1
+	what=$2
+	shift 2
+	nr=$((nr + 1))
+	env "$@" "$lab/run.sh" check >"$work/log" 2>&1
+	got=$?
+	tail -n 1 "$work/log" | sed 's/^/# /'
+	if [ $got -eq "$want" ]; then
+		say "ok $nr $what # exit code $got"
+	else
+		bad=$((bad + 1))
+		sed 's/^/# /' "$work/log"
+		say "not ok $nr $what # exit code $got instead of $want"
+	fi
+}
+
+# stand_in TOOL SCRIPT: a folder for PATH in which TOOL does this instead
+stand_in()
+{
+	mkdir -p "$work/$1"
+	printf '#!/bin/sh\n%s\n' "$2" >"$work/$1/$1"
+	chmod +x "$work/$1/$1"
+}
+
+# The first run builds what is missing; not silently, it may take minutes.
+"$lab/build.sh" kernel || exit
+
+stand_in make 'echo "*** Error staged by check-lab"; exit 2'
+stand_in df 'printf "staged\ndisk 9 8 1024 9%% /\n"'
+mkdir "$work/few" "$work/6.1"
+for tool in sh dirname nproc awk sed tr id mkdir flock readlink cat; do
+	ln -s "$(command -v $tool)" "$work/few/$tool"
+done
+printf 'VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 1\n' >"$work/6.1/Makefile"
+
+say "KTAP version 1"
+expect 0 pass TESTS=lab_pass
+expect 1 failing_test TESTS="lab_pass lab_fail"
+expect 1 test_over_its_limit TESTS="lab_pass lab_limit"
+expect 6 kernel_warning TESTS="lab_pass lab_warn"
+expect 6 kernel_panic TESTS="lab_pass lab_panic"
+expect 7 timeout TESTS="lab_pass lab_hang" TIMEOUT=15
+expect 8 plan_cut_short TESTS="lab_pass lab_end"
+expect 9 required_test_skipped TESTS="lab_pass lab_skip"
+expect 2 unknown_test TESTS=no_such_test
+expect 2 unknown_base BASE=other
+expect 2 unknown_config CONFIG=other
+expect 2 bad_number SMP=two
+expect 2 number_out_of_range TIMEOUT=0
+expect 2 unwritable_folder O=/proc/build
+expect 2 folder_with_blank O="$work/a b"
+expect 2 missing_base KERNEL_SRC="$work/none" O="$work/o"
+expect 2 disk_full PATH="$work/df:$PATH" O="$work/o"
+expect 3 other_base KERNEL_SRC="$work/6.1" O="$work/o"
+expect 4 missing_tool PATH="$work/few"
+expect 5 build_failure PATH="$work/make:$PATH" TESTS=lab_pass
+say "1..$nr"
+say "# Totals: pass:$((nr - bad)) fail:$bad skip:0"
+[ $bad -eq 0 ]
