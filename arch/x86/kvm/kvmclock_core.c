@@ -44,15 +44,17 @@
 #include <asm/tsc.h>
 #include <clocksource/hyperv_timer.h>
 
+/* Before KVM's own events, which are created elsewhere. */
+#define CREATE_TRACE_POINTS
+#include <trace/events/kvmclock.h>
+#undef CREATE_TRACE_POINTS
+
 #include "x86.h"
 #include "hyperv.h"
 #include "kvmclock.h"
 #include "lapic.h"
 #include "trace.h"
 #include "xen.h"
-
-#define CREATE_TRACE_POINTS
-#include <trace/events/kvmclock.h>
 
 #ifdef CONFIG_KVM_PROVE_CLOCK
 #define KVM_CLOCK_WARN_ON(x) WARN_ON_ONCE(x)
@@ -723,7 +725,7 @@ static void kvmclock_open_gate(struct kvm *kvm)
 		kvm_clear_request(KVM_REQ_MCLOCK_INPROGRESS, vcpu);
 }
 
-static void kvmclock_begin_change(struct kvm *kvm)
+static void kvmclock_begin_change(struct kvm *kvm) __acquires(&kvm->arch.clock.lock)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 
@@ -731,7 +733,7 @@ static void kvmclock_begin_change(struct kvm *kvm)
 	write_seqcount_begin(&clock->seq);
 }
 
-static void kvmclock_end_change(struct kvm *kvm)
+static void kvmclock_end_change(struct kvm *kvm) __releases(&kvm->arch.clock.lock)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 
@@ -785,9 +787,9 @@ void kvmclock_update_master(struct kvm *kvm)
 }
 
 /*
- * A vCPU's TSC, or its rate, changed: its page is out of date, and maybe the
- * decision.  Userspace may never run the vCPU again, so its change takes
- * effect at once; the guest's own does before the guest goes on.
+ * A vCPU's TSC, or its rate, changed: its page is out of date, Hyper-V's with
+ * it, and maybe the decision.  Userspace may never run the vCPU again, so its
+ * change takes effect at once; the guest's own does before the guest goes on.
  */
 void kvmclock_tsc_changed(struct kvm_vcpu *vcpu, bool host_initiated)
 {
@@ -802,6 +804,7 @@ void kvmclock_tsc_changed(struct kvm_vcpu *vcpu, bool host_initiated)
 			    clock->master, READ_ONCE(host_clock_mode));
 	raw_spin_unlock_irqrestore(&clock->lock, flags);
 
+	kvm_hv_request_tsc_page_update(vcpu->kvm);
 	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 
 	if (host_initiated)

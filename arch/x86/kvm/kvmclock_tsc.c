@@ -186,12 +186,13 @@ void kvm_tsc_write_offset(struct kvm_vcpu *vcpu, u64 offset)
 	 * A TSC written while in L2 is L1's all the same: L1 left the MSR to
 	 * L2, or it is userspace that writes.
 	 */
-	if (is_guest_mode(vcpu))
-		v->offset = kvm_calc_nested_tsc_offset(offset,
-				kvm_x86_call(get_l2_tsc_offset)(vcpu),
-				kvm_x86_call(get_l2_tsc_multiplier)(vcpu));
-	else
-		v->offset = offset;
+	v->offset = offset;
+	if (is_guest_mode(vcpu)) {
+		u64 l2_offset = kvm_x86_call(get_l2_tsc_offset)(vcpu);
+		u64 l2_ratio = kvm_x86_call(get_l2_tsc_multiplier)(vcpu);
+
+		v->offset = kvm_calc_nested_tsc_offset(offset, l2_offset, l2_ratio);
+	}
 
 	kvm_x86_call(write_tsc_offset)(vcpu);
 }
@@ -204,11 +205,12 @@ static void kvm_tsc_write_ratio(struct kvm_vcpu *vcpu, u64 ratio)
 
 	v->l1_ratio = ratio;
 
-	if (is_guest_mode(vcpu))
-		v->ratio = kvm_calc_nested_tsc_multiplier(ratio,
-				kvm_x86_call(get_l2_tsc_multiplier)(vcpu));
-	else
-		v->ratio = ratio;
+	v->ratio = ratio;
+	if (is_guest_mode(vcpu)) {
+		u64 l2_ratio = kvm_x86_call(get_l2_tsc_multiplier)(vcpu);
+
+		v->ratio = kvm_calc_nested_tsc_multiplier(ratio, l2_ratio);
+	}
 
 	if (kvm_caps.has_tsc_control)
 		kvm_x86_call(write_tsc_multiplier)(vcpu);
@@ -312,8 +314,8 @@ void kvm_tsc_vcpu_init(struct kvm_vcpu *vcpu)
 }
 
 /*
- * Now that the vCPU is online and counts: join, if the generation changed
- * meanwhile or is of another rate.
+ * Now that the vCPU is online and counts.  It has the VM's TSC already, unless
+ * the generation changed meanwhile or is of another rate.
  */
 void kvm_tsc_vcpu_join(struct kvm_vcpu *vcpu)
 {
@@ -331,7 +333,7 @@ void kvm_tsc_vcpu_join(struct kvm_vcpu *vcpu)
 	}
 	raw_spin_unlock_irqrestore(&clock->lock, flags);
 
-	kvmclock_tsc_changed(vcpu, true);
+	kvmclock_update_master(vcpu->kvm);
 }
 
 /*

@@ -13,35 +13,31 @@
  * the last one there was, and base_offset_ns is the clock less base time.
  */
 TRACE_EVENT(kvmclock_change,
-	TP_PROTO(const struct kvm_clock *clock),
-	TP_ARGS(clock),
+	    TP_PROTO(const struct kvm_clock *clock),
+	    TP_ARGS(clock),
 
-	TP_STRUCT__entry(
-		__field(u64,	version)
-		__field(bool,	master)
-		__field(bool,	stable)
-		__field(u64,	ref_tsc)
-		__field(u64,	ref_ns)
-		__field(u32,	mul)
-		__field(s8,	shift)
-		__field(s64,	base_offset_ns)
-	),
+	    TP_STRUCT__entry(__field(u64,	version)
+			     __field(bool,	master)
+			     __field(bool,	stable)
+			     __field(u64,	ref_tsc)
+			     __field(u64,	ref_ns)
+			     __field(u32,	mul)
+			     __field(s8,	shift)
+			     __field(s64,	base_offset_ns)),
 
-	TP_fast_assign(
-		__entry->version = clock->version;
-		__entry->master = clock->master;
-		__entry->stable = clock->stable;
-		__entry->ref_tsc = clock->line.ref_tsc;
-		__entry->ref_ns = clock->line.ref_ns;
-		__entry->mul = clock->line.mul;
-		__entry->shift = clock->line.shift;
-		__entry->base_offset_ns = clock->base_offset_ns;
-	),
+	    TP_fast_assign(__entry->version = clock->version;
+			   __entry->master = clock->master;
+			   __entry->stable = clock->stable;
+			   __entry->ref_tsc = clock->line.ref_tsc;
+			   __entry->ref_ns = clock->line.ref_ns;
+			   __entry->mul = clock->line.mul;
+			   __entry->shift = clock->line.shift;
+			   __entry->base_offset_ns = clock->base_offset_ns;),
 
-	TP_printk("version=%llu master=%d stable=%d ref_tsc=%llu ref_ns=%llu mul=%u shift=%d base_offset_ns=%lld",
-		  __entry->version, __entry->master, __entry->stable,
-		  __entry->ref_tsc, __entry->ref_ns, __entry->mul,
-		  __entry->shift, __entry->base_offset_ns)
+	    TP_printk("version=%llu master=%d stable=%d ref_tsc=%llu ref_ns=%llu mul=%u shift=%d base_offset_ns=%lld",
+		      __entry->version, __entry->master, __entry->stable,
+		      __entry->ref_tsc, __entry->ref_ns, __entry->mul,
+		      __entry->shift, __entry->base_offset_ns)
 );
 
 /*
@@ -49,27 +45,18 @@ TRACE_EVENT(kvmclock_change,
  * not there.  The vCPU tries again at its next update.
  */
 TRACE_EVENT(kvmclock_page_missing,
-	TP_PROTO(unsigned int vcpu_id, u64 gpa),
-	TP_ARGS(vcpu_id, gpa),
+	    TP_PROTO(unsigned int vcpu_id, u64 gpa),
+	    TP_ARGS(vcpu_id, gpa),
 
-	TP_STRUCT__entry(
-		__field(unsigned int,	vcpu_id)
-		__field(u64,		gpa)
-	),
+	    TP_STRUCT__entry(__field(unsigned int,	vcpu_id)
+			     __field(u64,		gpa)),
 
-	TP_fast_assign(
-		__entry->vcpu_id = vcpu_id;
-		__entry->gpa = gpa;
-	),
+	    TP_fast_assign(__entry->vcpu_id = vcpu_id;
+			   __entry->gpa = gpa;),
 
-	TP_printk("vcpu_id=%u gpa=0x%llx", __entry->vcpu_id, __entry->gpa)
+	    TP_printk("vcpu_id=%u gpa=0x%llx", __entry->vcpu_id, __entry->gpa)
 );
 
 #endif /* _TRACE_KVMCLOCK_H */
 
-/* KVM's own trace.h, included before, leaves its place in these. */
-#undef TRACE_INCLUDE_PATH
-#undef TRACE_INCLUDE_FILE
-#define TRACE_INCLUDE_PATH trace/events
-#define TRACE_INCLUDE_FILE kvmclock
 #include <trace/define_trace.h>

@@ -84,7 +84,7 @@ struct kvm_tsc_generation {
  *		vCPU may write it at any time
  */
 struct kvm_clock {
-	struct mutex update_lock;
+	struct mutex update_lock;	/* changes, and guest memory */
 	raw_spinlock_t lock;
 	seqcount_raw_spinlock_t seq;
 
