@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * KVM's clock (kvmclock_core.c) and guest TSC (kvmclock_tsc.c), as the rest
- * of KVM sees them.  All state is in two structs of asm/kvm_clock.h.
+ * KVM's clock (kvmclock_core.c), its guest TSC (kvmclock_tsc.c) and its host's
+ * time (kvmclock_host.c), as the rest of KVM sees them.  All state of a VM is
+ * in two structs of asm/kvm_clock.h.
  */
 #ifndef _KVM_X86_KVMCLOCK_H
 #define _KVM_X86_KVMCLOCK_H
@@ -81,7 +82,7 @@ int kvmclock_has_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr);
 int kvmclock_get_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr);
 int kvmclock_set_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr);
 
-/* What kvmclock_core.c and kvmclock_tsc.c share. */
+/* The host's time: kvmclock_host.c */
 
 /**
  * struct kvmclock_snapshot - the host's times at one instant
@@ -98,13 +99,36 @@ struct kvmclock_snapshot {
 	bool paired;
 };
 
+/**
+ * struct kvmclock_sleep - what the host has slept, for kvmclock_resume()
+ * @resumes:	suspends that the host has been through
+ * @restart_cycles: TSC cycles that it lost in them by restarting its TSC
+ * @before:	its time on the way into the last one
+ *
+ * Written while tasks are being frozen, or are.
+ */
+struct kvmclock_sleep {
+	unsigned int resumes;
+	u64 restart_cycles;
+	struct kvmclock_snapshot before;
+};
+
+extern struct kvmclock_sleep kvmclock_sleep;
+
 void kvmclock_snapshot(struct kvmclock_snapshot *now);
 bool kvmclock_host_tsc_unstable(void);
-void kvmclock_carry_line(struct kvm_vcpu *vcpu, u64 host_tsc, u64 ratio);
-void kvmclock_tsc_changed(struct kvm_vcpu *vcpu, bool host_initiated);
-void kvmclock_resume(struct kvm *kvm);
+int kvmclock_host_mode(void);
+unsigned int kvmclock_cpu_khz(void);
+unsigned int kvmclock_max_khz(void);
 
-/* The guest TSC */
+/* What the host's time and the guest TSC call when they change. */
+void kvmclock_resume(struct kvm *kvm);
+void kvmclock_suspend_line(struct kvm *kvm);
+void kvmclock_resume_line(struct kvm *kvm);
+void kvmclock_tsc_changed(struct kvm_vcpu *vcpu, bool host_initiated);
+void kvmclock_carry_line(struct kvm_vcpu *vcpu, u64 host_tsc, u64 ratio);
+
+/* The guest TSC: kvmclock_tsc.c */
 int kvm_tsc_set_vm_khz(struct kvm *kvm, u32 khz);
 int kvm_tsc_set_vcpu_khz(struct kvm_vcpu *vcpu, u32 khz);
 u64 kvm_tsc_default_ratio(struct kvm *kvm);

@@ -2,7 +2,7 @@
 /*
  * The state of KVM's clock: one struct per VM, one per vCPU.
  *
- * Only arch/x86/kvm/kvmclock_core.c and kvmclock_tsc.c look inside; the rest
+ * Only arch/x86/kvm/kvmclock_*.c look inside; the rest
  * of KVM uses arch/x86/kvm/kvmclock.h.  The structs live here because
  * struct kvm_arch and struct kvm_vcpu_arch embed them.
  */
