@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+// Who reads or writes a vCPU's TSC state uses accessors.
+// files: arch/x86/kvm/lapic.c arch/x86/kvm/hyperv.c arch/x86/kvm/debugfs.c
+// files: arch/x86/kvm/svm/svm.c arch/x86/kvm/svm/nested.c
+// files: arch/x86/kvm/vmx/vmx.c arch/x86/kvm/vmx/nested.c
+// files: arch/x86/kvm/x86.c
+
+// L2's ratio is as old as its offset: forget both, and take L1's.
+@ nested_failure @
+expression vcpu, E;
+@@
+-vcpu->arch.tsc_offset -= E;
++{
++kvm_set_tsc_offset(vcpu, kvm_l1_tsc_offset(vcpu));
++kvm_set_tsc_ratio(vcpu, kvm_l1_tsc_ratio(vcpu));
++}
+
+@ write_nested @
+expression vcpu, A, B, C;
+@@
+(
+-vcpu->arch.tsc_offset = kvm_calc_nested_tsc_offset(A, B, C);
++kvm_set_tsc_offset(vcpu,
++	kvm_calc_nested_tsc_offset(A, B,
++				   C));
+|
+-vcpu->arch.tsc_scaling_ratio = kvm_calc_nested_tsc_multiplier(A, B);
++kvm_set_tsc_ratio(vcpu,
++	kvm_calc_nested_tsc_multiplier(A,
++				       B));
+)
+
+@ write @
+expression vcpu, E;
+@@
+(
+-vcpu->arch.tsc_offset = E
++kvm_set_tsc_offset(vcpu, E)
+|
+-vcpu->arch.tsc_scaling_ratio = E
++kvm_set_tsc_ratio(vcpu, E)
+)
+
+@ write_embedded @
+expression svm, E;
+@@
+-svm->vcpu.arch.tsc_offset = E
++kvm_set_tsc_offset(&svm->vcpu, E)
+
+@ read @
+expression vcpu;
+@@
+(
+-vcpu->arch.virtual_tsc_khz
++kvm_tsc_khz(vcpu)
+|
+-vcpu->arch.l1_tsc_offset
++kvm_l1_tsc_offset(vcpu)
+|
+-vcpu->arch.l1_tsc_scaling_ratio
++kvm_l1_tsc_ratio(vcpu)
+|
+-vcpu->arch.tsc_offset
++kvm_tsc_offset(vcpu)
+|
+-vcpu->arch.tsc_scaling_ratio
++kvm_tsc_ratio(vcpu)
+)
+
+@ read_embedded @
+expression svm;
+@@
+(
+-svm->vcpu.arch.l1_tsc_offset
++kvm_l1_tsc_offset(&svm->vcpu)
+|
+-svm->vcpu.arch.tsc_offset
++kvm_tsc_offset(&svm->vcpu)
+)
+
+@ reference_page @
+identifier hv;
+expression vcpu;
+@@
+ hv->hv_tsc_page = ...;
+ <...
+-KVM_REQ_MASTERCLOCK_UPDATE
++KVM_REQ_CLOCK_UPDATE
+ ...>
+
+@ clock @
+expression kvm;
+@@
+-get_kvmclock_ns(kvm)
++kvmclock_read_ns(kvm)

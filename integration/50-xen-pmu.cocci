@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+// Xen's time and the pseudo counters are readings of the VM's one clock.
+// files: arch/x86/kvm/xen.c arch/x86/kvm/pmu.c
+
+@ clock @
+expression kvm;
+@@
+(
+-get_kvmclock_ns(kvm)
++kvmclock_read_ns(kvm)
+|
+-kvm_get_wall_clock_epoch(kvm)
++kvmclock_epoch_ns(kvm)
+)
+
+// Mapping the shared page is no reason to look at the master clock.
+@ shared_info @
+identifier kvm;
+@@
+ int kvm_xen_shared_info_init(struct kvm *kvm)
+ {
+ <...
+-kvm_make_all_cpus_request(kvm, KVM_REQ_MASTERCLOCK_UPDATE);
+ ...>
+ }
+
+// The timer needs both clocks at one instant.
+@ timer @
+identifier vcpu, guest_now, kernel_now;
+expression E;
+statement S;
+@@
+ void kvm_xen_start_timer(struct kvm_vcpu *vcpu, ...)
+ {
+ <...
+-if (E) { ... guest_now = __pvclock_read_cycles(...); ... }
+-else { ... kernel_now = ktime_get(); ... }
++guest_now = kvmclock_read_vcpu(vcpu, &kernel_now);
+ ...>
+ }
+
+// The clock may be set back, and the scheduler's delay comes from another one.
+@ runstate @
+identifier now, delta, vx;
+typedef u64;
+@@
+-u64 delta = now - vx->runstate_entry_time;
++u64 delta = now > vx->runstate_entry_time ? now - vx->runstate_entry_time : 0;
+
+@ runstate_steal @
+identifier steal, delta, run_delay, vx;
+@@
+-u64 steal = run_delay - vx->last_steal;
++u64 steal = min(run_delay - vx->last_steal, delta);
+ ...
+ delta -= steal;
+
+@ cpuid @
+expression vcpu;
+@@
+(
+-vcpu->arch.hv_clock.tsc_to_system_mul
++vcpu->arch.clock.line.mul
+|
+-vcpu->arch.hv_clock.tsc_shift
++vcpu->arch.clock.line.shift
+|
+-vcpu->arch.hw_tsc_khz
++vcpu->arch.clock.rate_khz
+)
+
+@ pmu @
+expression vcpu;
+@@
+-ktime_get_boottime_ns() + vcpu->kvm->arch.kvmclock_offset
++kvmclock_read_ns(vcpu->kvm)

@@ -1,0 +1,345 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# apply.sh BASE TREE: make TREE, a kernel tree that has our clock, from BASE,
+# a pristine kernel of a supported series (a tarball or an unpacked folder).
+#
+# A TREE that is there is brought up to date: with the same base and the same
+# integration/ only our files that differ are copied, so that a kernel build
+# stays incremental.  TREE appears by a rename when all steps have succeeded;
+# work in progress is in TREE.new, which the next run takes up or removes.
+#
+# Exit status: 0 done, 1 failed, 2 usage, 3 base does not fit, 4 missing tool.
+set -eu
+LC_ALL=C
+export LC_ALL
+
+here=$(cd "$(dirname "$0")" && pwd)
+top=${here%/*}
+
+die()
+{
+	status=$1
+	shift
+	printf 'integration: %s\n' "$*" >&2
+	exit "$status"
+}
+
+say()
+{
+	printf 'tree: %s\n' "$*"
+}
+
+[ $# -eq 2 ] || die 2 "usage: ${0##*/} BASE TREE; BASE is a kernel's tarball or folder, TREE the folder to make"
+base=$1
+tree=${2%/}
+new=$tree.new
+
+# What TREE remembers, in a folder of its own:
+#	base		which base it was unpacked from; written when it was
+#	pristine/	the base's version of each file that was ever changed
+#	overlay		our files in it; written before they are copied
+#	stamp		the integration it has; written when it is complete
+memory=.kvmclock
+
+# ---- what the steps consist of ---------------------------------------------
+
+rules()
+{
+	find "$here" -name '*.cocci' | sort
+}
+
+patches()
+{
+	find "$here" -name '*.patch' | sort
+}
+
+rule_files()
+{
+	sed -n 's,^// files: ,,p' "$1"
+}
+
+leftovers()
+{
+	grep -hv -e '^#' -e '^$' "$here/60-leftovers"
+}
+
+# Every file of the base that some step changes.
+touched()
+{
+	{
+		rules | while read -r rule; do
+			rule_files "$rule" | tr ' ' '\n'
+		done
+		leftovers | awk '{ print $2 }'
+		patches | while read -r patch; do
+			sed -n 's,^+++ b/,,p' "$patch"
+		done
+	} | sort -u
+}
+
+# Our files, as "ours theirs": from the top of the repository, in the tree.
+overlay()
+{
+	(
+		cd "$top"
+		find arch include Documentation tools/testing/selftests \
+			-type f ! -name '.*' ! -name '*~' ! -name '*.o' 2>/dev/null |
+			sort | awk '{ print $0, $0 }'
+		[ ! -f Kconfig ] || echo Kconfig arch/x86/kvm/Kconfig.kvmclock
+	)
+}
+
+integration_id()
+{
+	(
+		cd "$here"
+		find . -type f ! -name '.*' ! -name '*~' | sort | while read -r file; do
+			sha256sum "$file"
+		done | sha256sum | cut -d' ' -f1
+	)
+}
+
+# ---- the base --------------------------------------------------------------
+
+supported()
+{
+	grep -v -e '^#' -e '^$' "$here/base"
+}
+
+check_series()
+{
+	supported | grep -qxF "$1" && return
+	die 3 "$2 is Linux $1, and this series fits $(supported | paste -sd, -) only: set KERNEL_SRC= to such a kernel"
+}
+
+makefile_version()
+{
+	awk '$2 == "=" && ($1 == "VERSION" || $1 == "PATCHLEVEL") { v[$1] = $3 }
+	     END { print v["VERSION"] "." v["PATCHLEVEL"] }'
+}
+
+check_base()
+{
+	[ -e "$base" ] || die 2 "$base: no such file; KERNEL_SRC= names the kernel's tarball or folder"
+	[ -r "$base" ] || die 2 "$base: not readable; check its permissions"
+	if [ -d "$base" ]; then
+		base=$(cd "$base" && pwd)
+		[ -f "$base/Makefile" ] || die 3 "$base/Makefile: missing, so this is no kernel; give its topmost folder"
+		check_series "$(makefile_version <"$base/Makefile")" "$base"
+		[ ! -e "$base/arch/x86/kvm/kvmclock_core.c" ] ||
+			die 3 "$base/arch/x86/kvm/kvmclock_core.c: this tree has the clock already; give a pristine one"
+		if [ -e "$base/.config" ] || [ -e "$base/include/config" ]; then
+			die 3 "$base: something was built in it; run 'make mrproper' there, or give a pristine tree"
+		fi
+		identity="$base $(makefile_identity <"$base/Makefile")"
+		return
+	fi
+
+	# A tarball says what it is in its first name, or else in its Makefile.
+	first=$(tar -tf "$base" 2>/dev/null | head -n 1) || first=
+	[ -n "$first" ] || die 3 "$base: tar cannot read it; give a kernel's tarball or folder"
+	first=${first#./}
+	series=$(printf '%s\n' "${first%%/*}" | sed -n 's/^linux-\(source-\)\{0,1\}\([0-9]*\.[0-9]*\).*/\2/p')
+	[ -z "$series" ] || check_series "$series" "$base"
+	identity="$(cd "$(dirname "$base")" && pwd)/${base##*/} $(stat -Lc '%s %Y' "$base")"
+}
+
+makefile_identity()
+{
+	awk '/^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) =/ { printf "%s ", $3 }'
+}
+
+# A folder may have been edited since it was copied.
+base_is_newer()
+{
+	[ -d "$base" ] && [ -n "$(find "$base" -path "$base/.git" -prune -o \
+		-type f -cnewer "$1" -print | head -n 1)" ]
+}
+
+# ---- the steps -------------------------------------------------------------
+
+check_tools()
+{
+	for tool in spatch:coccinelle patch:patch tar:tar xz:xz-utils awk:mawk cmp:diffutils; do
+		command -v "${tool%:*}" >/dev/null ||
+			die 4 "${tool%:*}: not installed; run 'make deps' or 'apt-get install ${tool#*:}'"
+	done
+}
+
+check_place()
+{
+	parent=$(dirname "$tree")
+	mkdir -p "$parent" 2>/dev/null || die 2 "$parent: cannot be created; set O= to a folder that you may write"
+	[ -w "$parent" ] || die 2 "$parent: not writable; set O= to a folder that you may write"
+	if [ -e "$tree" ] && [ ! -d "$tree/$memory" ]; then
+		die 2 "$tree: is there, and is not ours; remove it or set O= elsewhere"
+	fi
+}
+
+need_space()
+{
+	need=2000000
+	free=$(df -Pk "$(dirname "$tree")" | awk 'END { print $4 }')
+	[ "$free" -ge "$need" ] ||
+		die 1 "$(dirname "$tree"): $((free / 1000)) MB free, a kernel tree needs $((need / 1000)); free some or set O= elsewhere"
+}
+
+unpack()
+{
+	need_space
+	say "unpacking $base (half a minute)"
+	mkdir "$new"
+	if [ -d "$base" ]; then
+		(cd "$base" && tar --exclude=./.git -cf - .) | tar -C "$new" -xf - ||
+			die 1 "$base: copying it to $new failed, see above"
+	else
+		tar -C "$new" --strip-components=1 -xf "$base" ||
+			die 1 "$base: tar could not unpack it into $new, see above"
+	fi
+	[ -f "$new/Makefile" ] || die 3 "$base: has no Makefile, so this is no kernel"
+	check_series "$(makefile_version <"$new/Makefile")" "$base"
+	[ ! -e "$new/arch/x86/kvm/kvmclock_core.c" ] ||
+		die 3 "$base has arch/x86/kvm/kvmclock_core.c: it has the clock already; give a pristine kernel"
+	mkdir "$new/$memory" "$new/$memory/pristine"
+	: >"$new/$memory/overlay"
+	printf '%s\n' "$identity" >"$new/$memory/base"
+}
+
+# Works on copies in $work, so that the tree only sees what has succeeded.
+change()
+{
+	work=$new/$memory/work
+	rm -rf "$work"
+	touched | while read -r file; do
+		mkdir -p "$work/${file%/*}" "$new/$memory/pristine/${file%/*}"
+		[ -f "$new/$memory/pristine/$file" ] || cp -p "$new/$file" "$new/$memory/pristine/$file" 2>/dev/null ||
+			die 3 "$file: missing in $base; this base does not fit"
+		cp "$new/$memory/pristine/$file" "$work/$file"
+	done
+
+	log=$new/$memory/log
+	rules | while read -r rule; do
+		say "semantic patch ${rule##*/}"
+		# shellcheck disable=SC2046 # a list of words
+		(cd "$work" && spatch --in-place --sp-file "$rule" $(rule_files "$rule")) >"$log" 2>&1 ||
+			die 3 "${rule##*/}: Coccinelle failed on $(rule_files "$rule" | paste -sd' ' -): $(grep -v '^\(warning\|HANDLING\|init\)' "$log" | tail -n 1)"
+	done
+
+	leftovers | while read -r op file words; do
+		awk -f "$here/leftovers.awk" -v op="$op" -v words="$words" "$work/$file" >"$work/tidied" ||
+			die 3 "$file: '$op $words' of 60-leftovers does not fit; look at what the base has there"
+		cat "$work/tidied" >"$work/$file"
+	done
+	rm -f "$work/tidied"
+
+	patches | while read -r patch; do
+		(cd "$work" && patch -s -p1 -F0 --no-backup-if-mismatch -r - <"$patch") >"$log" 2>&1 ||
+			die 3 "${patch##*/} does not fit: $(tr '\n' ' ' <"$log")"
+	done
+}
+
+has_name()
+{
+	grep -qE "(^|[^A-Za-z0-9_])$2([^A-Za-z0-9_]|\$)" "$1"
+}
+
+check_names()
+{
+	grep -v -e '^#' -e '^$' "$here/gone" | while read -r file names; do
+		for name in $names; do
+			find "$work/$file" -name '*.[ch]' | while read -r each; do
+				! has_name "$each" "$name" ||
+					die 3 "${each#"$work/"}: $name is still there; the rules of integration/ do not fit this base"
+			done
+		done
+	done
+	grep -v -e '^#' -e '^$' "$here/there" | while read -r file names; do
+		for name in $names; do
+			has_name "$work/$file" "$name" ||
+				die 3 "$file: $name did not get there; the rules of integration/ do not fit this base"
+		done
+	done
+	say "$(names_in gone) names of the old clock are gone, $(names_in there) calls of ours are there"
+}
+
+names_in()
+{
+	grep -v -e '^#' -e '^$' "$here/$1" | awk '{ n += NF - 1 } END { print n + 0 }'
+}
+
+install_changed()
+{
+	(cd "$new/$memory/pristine" && find . -type f) | sed 's,^\./,,' | while read -r file; do
+		from=$work/$file
+		[ -f "$from" ] || from=$new/$memory/pristine/$file
+		cmp -s "$from" "$new/$file" || replace "$from" "$new/$file"
+	done
+	rm -rf "$work" "$log"
+}
+
+# With a fresh time, and never half a file.
+replace()
+{
+	mkdir -p "${2%/*}"
+	cp "$1" "$2.kvmclock-new"
+	mv "$2.kvmclock-new" "$2"
+}
+
+sync_overlay()
+{
+	to=$1
+	list=$to/$memory/overlay
+	overlay >"$list.new"
+	while read -r ours theirs; do
+		grep -q " $theirs\$" "$list" || [ ! -e "$to/$theirs" ] ||
+			die 3 "$theirs: the base has such a file, and so have we ($ours); change the base's by a rule or patch"
+	done <"$list.new"
+
+	# Known before they are copied, so that an interrupted run can be undone.
+	sort -u "$list" "$list.new" >"$list.both"
+	mv "$list.both" "$list"
+	while read -r ours theirs; do
+		[ "$theirs" = "${theirs%[!A-Za-z0-9._/+-]*}" ] || die 1 "$ours: a file name that make would not stand"
+		cmp -s "$top/$ours" "$to/$theirs" || replace "$top/$ours" "$to/$theirs"
+	done <"$list.new"
+	while read -r ours theirs; do
+		grep -q " $theirs\$" "$list.new" || rm -f "$to/$theirs"
+	done <"$list"
+	mv "$list.new" "$list"
+}
+
+# ---- in order --------------------------------------------------------------
+
+check_tools
+check_base
+check_place
+trap 'die 130 "interrupted; $tree is not there, run again to make it"' INT
+trap 'die 143 "interrupted; $tree is not there, run again to make it"' HUP TERM
+
+integration=$(integration_id)
+known=$tree/$memory
+if [ -f "$known/stamp" ] && [ "$(cat "$known/base")" = "$identity" ] &&
+   [ "$(cat "$known/stamp")" = "$integration" ] && ! base_is_newer "$known/base"; then
+	sync_overlay "$tree"
+	exit 0
+fi
+
+# From here on there is no TREE.  What is unpacked need not be unpacked again.
+if [ -d "$tree" ]; then
+	rm -rf "$new"
+	mv "$tree" "$new"
+fi
+rm -f "$new/$memory/stamp"
+if [ "$(cat "$new/$memory/base" 2>/dev/null)" != "$identity" ] || base_is_newer "$new/$memory/base"; then
+	rm -rf "$new"
+	unpack
+fi
+
+change
+check_names
+install_changed
+sync_overlay "$new"
+printf '%s\n' "$integration" >"$new/$memory/stamp"
+mv "$new" "$tree"
+say "$tree is ready"
