@@ -100,7 +100,7 @@ build_tree()
 	"$top/integration/apply.sh" "$KERNEL_SRC" "$tree" || status=$?
 	case $status in
 	0) ;;
-	3) exit $EXIT_BASE ;;
+	[234]) exit $status ;; # its codes are ours
 	*) die $EXIT_BUILD "the integration into $KERNEL_SRC failed, see above" ;;
 	esac
 }
@@ -287,7 +287,7 @@ kernel=$O/kernel$suffix
 
 "$lab/deps.sh" || exit
 case ${1-} in
-tree) build_tree; say "tree: $tree" ;;
+tree) build_tree ;;
 kernel) build_kernel; show_kernel ;;
 tests) build_tests ;;
 initramfs) build_initramfs ;;

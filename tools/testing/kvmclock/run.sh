@@ -8,7 +8,7 @@ set -u
 . "$(dirname "$0")/settings.sh"
 
 # What the kernel says on its console when something is wrong with it.
-splats='BUG: |WARNING: |Oops: |Kernel panic|general protection|KASAN: |UBSAN: |KCSAN: |INFO: task|INFO: trying|detected stalls|self-detected stall|suspicious RCU|unchecked MSR|divide error|Bad page state'
+splats='turning off the locking|BUG: |WARNING: |Oops: |Kernel panic|general protection|KASAN: |UBSAN: |KCSAN: |INFO: task|INFO: trying|detected stalls|self-detected stall|suspicious RCU|unchecked MSR|divide error|Bad page state'
 
 machine=
 trap '[ -z "$machine" ] || kill "$machine" 2>/dev/null' EXIT
