@@ -403,5 +403,11 @@ expression kvm, vcpu, argp, attr;
 |
 -#include <asm/pvclock.h>
 |
+-#include <asm/div64.h>
+|
+-#include <asm/mshyperv.h>
+|
+-#include <asm/hypervisor.h>
+|
 -#include <clocksource/hyperv_timer.h>
 )

@@ -14,7 +14,11 @@
 
 @ unused_includes @
 @@
+(
 -#include <linux/pvclock_gtod.h>
+|
+-#include <asm/pvclock.h>
+)
 
 @ vm @
 @@

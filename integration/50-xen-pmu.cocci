@@ -69,6 +69,10 @@ expression vcpu;
 +vcpu->arch.clock.rate_khz
 )
 
+@ includes @
+@@
+-#include <asm/pvclock.h>
+
 @ pmu @
 expression vcpu;
 @@

@@ -83,8 +83,9 @@ overlay()
 {
 	(
 		cd "$top"
-		find arch include Documentation tools/testing/selftests \
-			-type f ! -name '.*' ! -name '*~' ! -name '*.o' 2>/dev/null |
+		find arch include Documentation tools/testing/selftests -type f \
+			! -name '*~' ! -name '.*.sw?' ! -name '*.orig' ! -name '*.rej' \
+			! -name '*.[oa]' ! -name '.*.cmd' ! -name '.checkpatch*' 2>/dev/null |
 			sort | awk '{ print $0, $0 }'
 		[ ! -f Kconfig ] || echo Kconfig arch/x86/kvm/Kconfig.kvmclock
 	)
@@ -139,9 +140,11 @@ check_base()
 	# A tarball says what it is in its first name, or else in its Makefile.
 	first=$(tar -tf "$base" 2>/dev/null | head -n 1) || first=
 	[ -n "$first" ] || die 3 "$base: tar cannot read it; give a kernel's tarball or folder"
-	first=${first#./}
 	series=$(printf '%s\n' "${first%%/*}" | sed -n 's/^linux-\(source-\)\{0,1\}\([0-9]*\.[0-9]*\).*/\2/p')
-	[ -z "$series" ] || check_series "$series" "$base"
+	[ -n "$series" ] ||
+		series=$(tar --occurrence=1 -xOf "$base" "${first%%/*}/Makefile" 2>/dev/null | makefile_version)
+	[ "$series" != . ] || die 3 "$base: has no Makefile at its top, so this is no kernel; give a kernel's tarball"
+	check_series "$series" "$base"
 	identity="$(cd "$(dirname "$base")" && pwd)/${base##*/} $(stat -Lc '%s %Y' "$base")"
 }
 
@@ -189,21 +192,22 @@ unpack()
 {
 	need_space
 	say "unpacking $base (half a minute)"
-	mkdir "$new"
+	mkdir "$new" "$new/$memory" "$new/$memory/pristine"
+	printf '%s\n' "$identity" >"$new/$memory/base.part"
+	# With fresh times (-m): objects of another base must not look newer.
 	if [ -d "$base" ]; then
-		(cd "$base" && tar --exclude=./.git -cf - .) | tar -C "$new" -xf - ||
+		(cd "$base" && tar --exclude=./.git -cf - .) | tar -C "$new" -xmf - ||
 			die 1 "$base: copying it to $new failed, see above"
 	else
-		tar -C "$new" --strip-components=1 -xf "$base" ||
+		tar -C "$new" --strip-components=1 -xmf "$base" ||
 			die 1 "$base: tar could not unpack it into $new, see above"
 	fi
 	[ -f "$new/Makefile" ] || die 3 "$base: has no Makefile, so this is no kernel"
 	check_series "$(makefile_version <"$new/Makefile")" "$base"
 	[ ! -e "$new/arch/x86/kvm/kvmclock_core.c" ] ||
 		die 3 "$base has arch/x86/kvm/kvmclock_core.c: it has the clock already; give a pristine kernel"
-	mkdir "$new/$memory" "$new/$memory/pristine"
 	: >"$new/$memory/overlay"
-	printf '%s\n' "$identity" >"$new/$memory/base"
+	mv "$new/$memory/base.part" "$new/$memory/base"
 }
 
 # Works on copies in $work, so that the tree only sees what has succeeded.
@@ -239,33 +243,33 @@ change()
 	done
 }
 
-has_name()
+# How many lines of FILE have NAME, an extended regular expression.
+lines_with()
 {
-	grep -qE "(^|[^A-Za-z0-9_])$2([^A-Za-z0-9_]|\$)" "$1"
+	grep -cE "(^|[^A-Za-z0-9_])$2([^A-Za-z0-9_]|\$)" "$1" || :
+}
+
+entries()
+{
+	grep -v -e '^#' -e '^$' "$here/$1" | awk '{ for (n = 2; n <= NF; n++) print $1, $n }'
 }
 
 check_names()
 {
-	grep -v -e '^#' -e '^$' "$here/gone" | while read -r file names; do
-		for name in $names; do
-			find "$work/$file" -name '*.[ch]' | while read -r each; do
-				! has_name "$each" "$name" ||
-					die 3 "${each#"$work/"}: $name is still there; the rules of integration/ do not fit this base"
-			done
+	entries gone | while read -r where name; do
+		find "$work/$where" -name '*.[ch]' | while read -r file; do
+			[ "$(lines_with "$file" "$name")" -eq 0 ] ||
+				die 3 "${file#"$work/"}: $name is still there, so the rules of integration/ do not fit this base"
 		done
 	done
-	grep -v -e '^#' -e '^$' "$here/there" | while read -r file names; do
-		for name in $names; do
-			has_name "$work/$file" "$name" ||
-				die 3 "$file: $name did not get there; the rules of integration/ do not fit this base"
-		done
+	entries there | while read -r file name; do
+		want=${name#*=}
+		[ "$want" != "$name" ] || want=1
+		has=$(lines_with "$work/$file" "${name%=*}")
+		[ "$has" -eq "$want" ] ||
+			die 3 "$file: ${name%=*} is there $has times, not $want, so the rules of integration/ do not fit this base"
 	done
-	say "$(names_in gone) names of the old clock are gone, $(names_in there) calls of ours are there"
-}
-
-names_in()
-{
-	grep -v -e '^#' -e '^$' "$here/$1" | awk '{ n += NF - 1 } END { print n + 0 }'
+	say "$(entries gone | wc -l) names of the old clock are gone, $(entries there | wc -l) of the new one are there"
 }
 
 install_changed()
@@ -292,7 +296,11 @@ sync_overlay()
 	list=$to/$memory/overlay
 	overlay >"$list.new"
 	while read -r ours theirs; do
-		grep -q " $theirs\$" "$list" || [ ! -e "$to/$theirs" ] ||
+		case $theirs in
+		*[!A-Za-z0-9._/+-]*)
+			die 1 "$ours: no file name for a kernel tree; rename it" ;;
+		esac
+		grep -qxF "$ours $theirs" "$list" || [ ! -e "$to/$theirs" ] ||
 			die 3 "$theirs: the base has such a file, and so have we ($ours); change the base's by a rule or patch"
 	done <"$list.new"
 
@@ -300,11 +308,10 @@ sync_overlay()
 	sort -u "$list" "$list.new" >"$list.both"
 	mv "$list.both" "$list"
 	while read -r ours theirs; do
-		[ "$theirs" = "${theirs%[!A-Za-z0-9._/+-]*}" ] || die 1 "$ours: a file name that make would not stand"
 		cmp -s "$top/$ours" "$to/$theirs" || replace "$top/$ours" "$to/$theirs"
 	done <"$list.new"
 	while read -r ours theirs; do
-		grep -q " $theirs\$" "$list.new" || rm -f "$to/$theirs"
+		grep -qxF "$ours $theirs" "$list.new" || rm -f "$to/$theirs"
 	done <"$list"
 	mv "$list.new" "$list"
 }
@@ -314,8 +321,8 @@ sync_overlay()
 check_tools
 check_base
 check_place
-trap 'die 130 "interrupted; $tree is not there, run again to make it"' INT
-trap 'die 143 "interrupted; $tree is not there, run again to make it"' HUP TERM
+trap 'die 130 "interrupted; the next run completes $tree"' INT
+trap 'die 143 "interrupted; the next run completes $tree"' HUP TERM
 
 integration=$(integration_id)
 known=$tree/$memory

@@ -161,6 +161,17 @@ function wrap(    n, at, m, c, depth, out)
 	return done > 0
 }
 
+function blank_before(    n)
+{
+	for (n = 2; n <= NR; n++)
+		if (index(line[n], words)) {
+			if (line[n - 1] != "")
+				line[n] = "\n" line[n]
+			done++
+		}
+	return done == 1
+}
+
 END {
 	if (op == "drop-comment")
 		ok = drop_comment()
@@ -172,6 +183,8 @@ END {
 		ok = rename()
 	else if (op == "wrap")
 		ok = wrap()
+	else if (op == "blank-before")
+		ok = blank_before()
 	for (n = 1; n <= NR; n++)
 		if (!gone[n])
 			print line[n]
