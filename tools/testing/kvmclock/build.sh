@@ -67,8 +67,7 @@ selftests()
 # Our selftests on an unpatched kernel: the tree is the base, plus these files.
 stock_tree()
 {
-	identity=$(ls -dlL --time-style=+%s "$KERNEL_SRC" 2>/dev/null) ||
-		die $EXIT_USAGE "KERNEL_SRC=$KERNEL_SRC: no such file"
+	identity=$(ls -dlL --time-style=+%s "$KERNEL_SRC")
 	if [ "$(cat "$tree/.kvmclock-base" 2>/dev/null)" != "$identity" ]; then
 		need_space 2000 "a kernel tree"
 		say "tree: unpacking $KERNEL_SRC"
@@ -91,6 +90,8 @@ stock_tree()
 
 build_tree()
 {
+	[ -e "$KERNEL_SRC" ] ||
+		die $EXIT_USAGE "KERNEL_SRC=$KERNEL_SRC: no such file or folder"
 	if [ "$BASE" = stock ]; then
 		stock_tree
 		return

@@ -34,6 +34,9 @@ case $KERNEL_SRC in
 	needs="$needs linux-source-6.12 $KERNEL_SRC" ;;
 esac
 
+# What a distribution's own configuration may ask of a build.
+[ -z "$KCONFIG" ] || needs="$needs openssl openssl dwarves pahole zstd zstd lz4 lz4"
+
 list_missing()
 {
 	# shellcheck disable=SC2086 # a list of pairs

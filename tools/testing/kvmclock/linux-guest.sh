@@ -20,6 +20,6 @@ echo "${verdict:-guest: no last word, QEMU ended with $status}"
 [ "$verdict" = "guest: PASS" ] && exit 0
 
 echo "the guest's last lines, then QEMU's:"
-tail -n 20 $console
+grep -v '^report: \|^guest: ' $console | tail -n 20
 cat $errors
 exit 1

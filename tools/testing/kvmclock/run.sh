@@ -36,6 +36,18 @@ show()
 	done
 }
 
+# The last words of each failed test.
+explain()
+{
+	awk '/^(not )?ok / {
+			for (i = n > 8 ? n - 8 : 0; $1 == "not" && i < n; i++)
+				print "    " line[i]
+			n = 0
+			next
+		}
+		!/: report: |^KTAP|^1\.\./ { line[n++] = $0 }' "$ktap"
+}
+
 # What a reader needs to judge these results, and to get them again.
 about()
 {
@@ -97,6 +109,7 @@ judge()
 			sed -n 's/^Bail out! //p' "$ktap" "$results/console.log" | head -n 1)"
 	fi
 	if [ "$failed" -gt 0 ]; then
+		explain
 		repeat=$failures
 		verdict $EXIT_FAILED "$failures"
 	fi
@@ -104,21 +117,19 @@ judge()
 		repeat=$due
 		verdict $EXIT_SKIPPED "required, but skipped: $due"
 	fi
-	verdict 0 "$passed tests${skipped:+, $skipped optional ones skipped}"
+	verdict 0 "$passed of $planned, $skipped optional skipped"
 }
 
 mode=${1-}
 case $mode in
-check) again="make check" ;;
-demo) again="make run" TESTS=${TESTS:-linux_guest line_report} ;;
-shell) again="make shell" ;;
+check) again="make check$given" ;;
+demo) again="make run$given" TESTS=${TESTS:-linux_guest line_report} ;;
+shell) ;;
 *) die $EXIT_USAGE "usage: run.sh check|demo|shell" ;;
 esac
 check_settings
 [ -z "$KCONFIG" ] ||
 	die $EXIT_USAGE "KCONFIG= is for make kernel; the tests run on the laboratory's own configuration"
-[ "$BASE" = patched ] || again="$again BASE=$BASE"
-[ "$CONFIG" = base ] || again="$again CONFIG=$CONFIG"
 
 open_output
 export TESTS
@@ -139,7 +150,7 @@ set -- qemu-system-x86_64 -nodefaults -no-reboot -display none -M q35 \
 	-kernel "$kernel/arch/x86/boot/bzImage" -initrd "$O/initramfs.cpio"
 
 if [ "$mode" = shell ]; then
-	say "The selftests are below /tests/kvm. To leave: exit, or Ctrl-A X."
+	say "The selftests are below /tests/kvm; linux-guest boots a guest. To leave: exit, or Ctrl-A X."
 	"$@" -append "$append shell=1 loglevel=5" -serial mon:stdio
 	exit 0
 fi
@@ -163,5 +174,8 @@ wait $machine
 status=$?
 machine=
 
-sed -n 's/^# [^ ]*: report: //p' "$ktap"
+if grep -q ': report: ' "$ktap"; then
+	say "report:  Linux $(cat "$kernel/include/config/kernel.release"), $BASE"
+	sed -n 's/^# [^ ]*: report: /         /p' "$ktap"
+fi
 judge $status

@@ -4,6 +4,12 @@
 # Read by every script here: the variables of the laboratory, their checks, and
 # the few words all scripts say. The defaults below are also `make help`.
 
+# What the caller set, for the command that repeats a run.
+given=
+for name in KERNEL_SRC BASE CONFIG O SMP TIMEOUT; do
+	eval "given=\"\$given\${$name:+ $name=\$$name}\""
+done
+
 : "${KERNEL_SRC:=/usr/src/linux-source-6.12.tar.xz}" ## base kernel: a tarball or an unpacked 6.12.y tree
 : "${BASE:=patched}"    ## patched: with our clock; stock: the same tests on the base as it is
 : "${CONFIG:=base}"     ## laboratory kernel: base, or debug (sanitizers and lock checks)
