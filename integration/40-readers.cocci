@@ -3,7 +3,6 @@
 // files: arch/x86/kvm/lapic.c arch/x86/kvm/hyperv.c arch/x86/kvm/debugfs.c
 // files: arch/x86/kvm/svm/svm.c arch/x86/kvm/svm/nested.c
 // files: arch/x86/kvm/vmx/vmx.c arch/x86/kvm/vmx/nested.c
-// files: arch/x86/kvm/x86.c
 
 // L2's ratio is as old as its offset: forget both, and take L1's.
 @ nested_failure @
@@ -14,21 +13,6 @@ expression vcpu, E;
 +kvm_set_tsc_offset(vcpu, kvm_l1_tsc_offset(vcpu));
 +kvm_set_tsc_ratio(vcpu, kvm_l1_tsc_ratio(vcpu));
 +}
-
-@ write_nested @
-expression vcpu, A, B, C;
-@@
-(
--vcpu->arch.tsc_offset = kvm_calc_nested_tsc_offset(A, B, C);
-+kvm_set_tsc_offset(vcpu,
-+	kvm_calc_nested_tsc_offset(A, B,
-+				   C));
-|
--vcpu->arch.tsc_scaling_ratio = kvm_calc_nested_tsc_multiplier(A, B);
-+kvm_set_tsc_ratio(vcpu,
-+	kvm_calc_nested_tsc_multiplier(A,
-+				       B));
-)
 
 @ write @
 expression vcpu, E;
@@ -46,6 +30,13 @@ expression svm, E;
 @@
 -svm->vcpu.arch.tsc_offset = E
 +kvm_set_tsc_offset(&svm->vcpu, E)
+
+@ read_hz @
+typedef u64;
+expression vcpu, X;
+@@
+-X = (u64)vcpu->arch.virtual_tsc_khz * 1000
++X = 1000ULL * kvm_tsc_khz(vcpu)
 
 @ read @
 expression vcpu;

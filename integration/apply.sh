@@ -111,7 +111,7 @@ supported()
 check_series()
 {
 	supported | grep -qxF "$1" && return
-	die 3 "$2 is Linux $1, and this series fits $(supported | paste -sd, -) only: set KERNEL_SRC= to such a kernel"
+	die 3 "$2 is Linux $1, but the base must be $(supported | paste -sd, -): set KERNEL_SRC= to such a kernel"
 }
 
 makefile_version()
@@ -157,7 +157,7 @@ makefile_identity()
 base_is_newer()
 {
 	[ -d "$base" ] && [ -n "$(find "$base" -path "$base/.git" -prune -o \
-		-type f -cnewer "$1" -print | head -n 1)" ]
+		-cnewer "$1" -print | head -n 1)" ]
 }
 
 # ---- the steps -------------------------------------------------------------
@@ -238,8 +238,8 @@ change()
 	rm -f "$work/tidied"
 
 	patches | while read -r patch; do
-		(cd "$work" && patch -s -p1 -F0 --no-backup-if-mismatch -r - <"$patch") >"$log" 2>&1 ||
-			die 3 "${patch##*/} does not fit: $(tr '\n' ' ' <"$log")"
+		(cd "$work" && patch -p1 -F0 --no-backup-if-mismatch -r - <"$patch") >"$log" 2>&1 ||
+			die 3 "${patch##*/} does not fit: $(grep -B 1 FAILED "$log" | paste -sd' ' -)"
 	done
 }
 
