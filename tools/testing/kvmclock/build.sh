@@ -88,8 +88,11 @@ stock_tree()
 		"$tree/tools/testing/selftests/kvm/"
 }
 
+integrated=
 build_tree()
 {
+	[ -z "$integrated" ] || return 0
+	integrated=yes
 	[ -e "$KERNEL_SRC" ] ||
 		die $EXIT_USAGE "KERNEL_SRC=$KERNEL_SRC: no such file or folder"
 	if [ "$BASE" = stock ]; then
@@ -242,12 +245,20 @@ archive()
 	mv "$1.part" "$1"
 }
 
+# A program of this machine, with the libraries that it may need.
+local_program()
+{
+	program=$(command -v "$1")
+	echo "/bin/$1 $program 0755"
+	ldd "$program" 2>/dev/null | sed -n 's,^[^/]*\(/[^ ]*\) (.*,\1 \1 0755,p'
+}
+
 host_files()
 {
 	echo "/init $tests/init 0755"
 	echo "/plan $O/plan 0644"
 	echo /tests
-	echo "/bin/busybox $(command -v busybox) 0755"
+	local_program busybox
 	busybox --list | grep -v '^busybox$' | sed 's,.*,/bin/& busybox,'
 	for name in $(selftests); do
 		echo "/tests/kvm/$name $tests/kvm/$name 0755"
@@ -256,9 +267,7 @@ host_files()
 	echo "/bin/linux-guest $lab/linux-guest.sh 0755"
 	echo "/boot/bzImage $kernel/arch/x86/boot/bzImage 0644"
 	echo "/boot/guest.cpio $O/guest.cpio 0644"
-	qemu=$(command -v qemu-system-x86_64)
-	echo "/bin/qemu-system-x86_64 $qemu 0755"
-	ldd "$qemu" | sed -n 's,^[^/]*\(/[^ ]*\) (.*,\1 \1 0755,p'
+	local_program qemu-system-x86_64
 	for file in seabios/bios-256k.bin qemu/linuxboot_dma.bin qemu/kvmvapic.bin; do
 		echo "/usr/share/$file /usr/share/$file 0644"
 	done

@@ -41,6 +41,8 @@
 #define DEBUG_EXIT_PORT		0xf4	/* where run.sh puts the device */
 
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
+#define __noreturn		__attribute__((__noreturn__))
+#define __printf(fmt, args)	__attribute__((__format__(printf, fmt, args)))
 
 struct test {
 	char name[64];
@@ -81,7 +83,7 @@ static double now(void)
  * port returns before that. Without a runner, the debug-exit device ends it;
  * ACPI power-off was seen to hang after a resume.
  */
-static _Noreturn void end_machine(void)
+static __noreturn void end_machine(void)
 {
 	sync();
 	if (port)
@@ -93,7 +95,7 @@ static _Noreturn void end_machine(void)
 		pause();
 }
 
-static _Noreturn __attribute__((format(printf, 1, 2)))
+static __noreturn __printf(1, 2)
 void give_up(const char *fmt, ...)
 {
 	FILE *to = port ? port : stdout;
@@ -366,7 +368,7 @@ static void report_taint(const struct test *t)
 	if (strcmp(taint, last))
 		fprintf(port, "# %s: kernel taint went from %s to %s\n",
 			t->name, last, taint);
-	strcpy(last, taint);
+	snprintf(last, sizeof(last), "%s", taint);
 }
 
 static void run_tests(void)

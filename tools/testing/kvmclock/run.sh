@@ -94,6 +94,7 @@ judge()
 	repeat=$TESTS
 
 	say "totals:  $passed passed, $failed failed, $skipped skipped, of ${planned:-no plan}"
+	explain
 	if grep -qE "$splats" "$results/console.log"; then
 		grep -nE "$splats" "$results/console.log" | head -n 5
 		verdict $EXIT_SPLAT "the kernel complained, see console.log"
@@ -109,7 +110,6 @@ judge()
 			sed -n 's/^Bail out! //p' "$ktap" "$results/console.log" | head -n 1)"
 	fi
 	if [ "$failed" -gt 0 ]; then
-		explain
 		repeat=$failures
 		verdict $EXIT_FAILED "$failures"
 	fi
