@@ -11,7 +11,7 @@ set -u
 splats='turning off the locking|BUG: |WARNING: |Oops: |Kernel panic|general protection|KASAN: |UBSAN: |KCSAN: |INFO: task|INFO: trying|detected stalls|self-detected stall|suspicious RCU|unchecked MSR|divide error|Bad page state'
 
 machine=
-trap '[ -z "$machine" ] || kill "$machine" 2>/dev/null' EXIT
+trap '[ -z "$machine" ] || { kill "$machine"; wait; } 2>/dev/null' EXIT
 trap 'exit 130' INT
 trap 'exit 143' HUP TERM
 
@@ -169,10 +169,12 @@ set -- "$@" -append "$append" -serial "file:$results/console.log" \
 
 timeout --kill-after=5 "$TIMEOUT" "$@" </dev/null 9>&- >"$results/qemu.log" 2>&1 &
 machine=$!
-tail -n +1 -s 0.2 -f --pid=$machine "$ktap" | show
+# In the background: a shell that waits for a pipeline hears no signal.
+tail -n +1 -s 0.2 -f --pid=$machine "$ktap" | show &
 wait $machine
 status=$?
 machine=
+wait
 
 if grep -q ': report: ' "$ktap"; then
 	say "report:  Linux $(cat "$kernel/include/config/kernel.release"), $BASE"
