@@ -32,7 +32,7 @@ logged()
 			spent=$(($(date +%s) - begin))
 			[ $spent -ge $next ] || continue
 			next=$((next + 10))
-			say "$what: $spent s, $(wc -l <"$log") lines of log, now:$(tail -n 1 "$log" | tail -c 60)"
+			say "$what: $spent s, step $(wc -l <"$log"):$(tail -n 1 "$log" | tr -s ' ' | cut -c 1-60)"
 		done
 	) &
 	ticker=$!
@@ -159,6 +159,7 @@ build_kernel()
 	fi
 	[ -e "$kernel/vmlinux" ] || need_space 800 "the laboratory's kernel"
 	logged config lab_config
+	[ -e "$kernel/vmlinux" ] || say "kernel: building all of it, some minutes"
 	logged kernel kmake O="$kernel" bzImage
 }
 
