@@ -55,7 +55,7 @@ FIXTURE(kvmclock_abi) {
 
 FIXTURE_SETUP(kvmclock_abi)
 {
-	int i;
+	unsigned int i;
 
 	self->vm = vm_create(ARRAY_SIZE(self->vcpu));
 	for (i = 0; i < ARRAY_SIZE(self->vcpu); i++)
@@ -117,7 +117,7 @@ TEST_F(kvmclock_abi, system_time_msrs)
 	struct kvmclock_vcpu *kv = &self->vcpu[0];
 	uint64_t value, got;
 	uint32_t version;
-	int i, j;
+	unsigned int i, j;
 
 	for (i = 0; i < ARRAY_SIZE(system_time_msrs); i++) {
 		version = kv->page->version;
@@ -156,7 +156,7 @@ TEST_F(kvmclock_abi, disable)
 	struct kvmclock_vcpu *kv = &self->vcpu[0];
 	struct pvclock_vcpu_time_info before;
 	uint64_t value;
-	int i;
+	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(system_time_msrs); i++) {
 		kvmclock_enable(kv, system_time_msrs[i]);
@@ -225,7 +225,7 @@ TEST_F(kvmclock_abi, good_addresses)
 	};
 	struct kvmclock_vcpu kv = self->vcpu[0];
 	char *edge = add_edge_memory(self->vm);
-	int i;
+	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(offsets); i++) {
 		memset(edge, EDGE_PATTERN, EDGE_SIZE);
@@ -268,7 +268,7 @@ TEST_F(kvmclock_abi, bad_addresses)
 	char *edge = add_edge_memory(self->vm);
 	uint64_t value, got;
 	uint32_t msr;
-	int i;
+	unsigned int i;
 
 	kvmclock_enable(&self->vcpu[1], MSR_KVM_SYSTEM_TIME_NEW);
 
@@ -409,7 +409,7 @@ TEST_F(kvmclock_abi, wall_clock)
 	int64_t before, after, epoch;
 	uint32_t msr, version;
 	uint64_t got;
-	int i;
+	unsigned int i;
 
 	for (i = 0; i < 2 * ARRAY_SIZE(junk); i++) {
 		msr = wall_clock_msrs[i & 1];
@@ -458,7 +458,7 @@ TEST_F(kvmclock_abi, wall_clock_bad_addresses)
 	char *edge = add_edge_memory(self->vm);
 	struct pvclock_wall_clock *wall = (void *)edge;
 	uint64_t got;
-	int i;
+	unsigned int i;
 
 	for (i = 0; i < 2 * ARRAY_SIZE(addresses); i++) {
 		memset(edge, EDGE_PATTERN, EDGE_SIZE);
@@ -483,7 +483,7 @@ TEST_F(kvmclock_abi, hidden_features)
 {
 	struct kvmclock_vcpu *kv;
 	uint8_t vector_old, vector_new;
-	int i, m;
+	unsigned int i, m;
 
 	TEST_ASSERT(kvm_has_cap(KVM_CAP_ENFORCE_PV_FEATURE_CPUID), "nothing enforces CPUID");
 	vcpu_clear_cpuid_feature(self->vcpu[0].vcpu, X86_FEATURE_KVM_CLOCKSOURCE);
@@ -506,10 +506,10 @@ TEST_F(kvmclock_abi, hidden_features)
 			uint8_t vector = m & 1 ? vector_new : vector_old;
 
 			kvmclock_call(kv, KVMCLOCK_RDMSR, msr, 0);
-			TEST_ASSERT(kv->mail->vector == vector, "vCPU %d, RDMSR 0x%x: vector %lu",
+			TEST_ASSERT(kv->mail->vector == vector, "vCPU %u, RDMSR 0x%x: vector %lu",
 				    i, msr, kv->mail->vector);
 			kvmclock_call(kv, KVMCLOCK_WRMSR, msr, 0);
-			TEST_ASSERT(kv->mail->vector == vector, "vCPU %d, WRMSR 0x%x: vector %lu",
+			TEST_ASSERT(kv->mail->vector == vector, "vCPU %u, WRMSR 0x%x: vector %lu",
 				    i, msr, kv->mail->vector);
 		}
 	}
@@ -534,7 +534,7 @@ TEST_F(kvmclock_abi, guest_stopped)
 	struct kvmclock_vcpu *kv = &self->vcpu[0];
 	struct pvclock_vcpu_time_info before, other;
 	uint64_t tsc;
-	int i;
+	unsigned int i;
 
 	assert_not_stoppable(kv, "before there is a page");
 	kvmclock_enable(kv, MSR_KVM_SYSTEM_TIME_NEW);
@@ -577,7 +577,7 @@ TEST(clock_flags)
 	struct kvm_clock_data data;
 	struct timespec ts;
 	uint64_t tsc_before, tsc_after, real_before, real_after;
-	int i, j;
+	unsigned int i, j;
 
 	i = kvm_check_cap(KVM_CAP_ADJUST_CLOCK);
 	TEST_ASSERT(i == KVMCLOCK_GET_FLAGS, "KVM_CAP_ADJUST_CLOCK: 0x%x", i);

@@ -45,7 +45,7 @@ FIXTURE(kvmclock_line) {
 
 FIXTURE_SETUP(kvmclock_line)
 {
-	int i;
+	unsigned int i;
 
 	self->vm = vm_create(MAX_VCPUS);
 	for (i = 0; i < ARRAY_SIZE(self->vcpu); i++)
@@ -58,9 +58,9 @@ FIXTURE_TEARDOWN(kvmclock_line)
 }
 
 /* On the base the first write of vCPU 0 is an update too: not with this MSR. */
-static void enable_all(struct kvmclock_vcpu *kv, int nr)
+static void enable_all(struct kvmclock_vcpu *kv, unsigned int nr)
 {
-	int i;
+	unsigned int i;
 
 	for (i = 0; i < nr; i++)
 		kvmclock_enable(&kv[i], MSR_KVM_SYSTEM_TIME_NEW);
@@ -127,7 +127,7 @@ static void assert_stable(struct kvmclock_vcpu *kv, bool stable)
 static void assert_agree(struct kvmclock_vcpu *a, struct kvmclock_vcpu *b)
 {
 	uint64_t now = rdtsc();
-	int i;
+	unsigned int i;
 
 	for (i = 0; i < 40; i++) {
 		int64_t diff = difference(a, b, now + (1ULL << i) - 1);
@@ -179,7 +179,7 @@ TEST_F(kvmclock_line, one_forced_update)
 {
 	struct kvmclock_vcpu *kv = &self->vcpu[0];
 	struct pvclock_vcpu_time_info before;
-	int i;
+	unsigned int i;
 
 	enable_all(kv, 1);
 	assert_stable(kv, true);
@@ -199,7 +199,7 @@ TEST_F(kvmclock_line, many_forced_updates)
 {
 	struct kvmclock_vcpu *kv = &self->vcpu[0];
 	struct pvclock_vcpu_time_info first, before;
-	int i;
+	unsigned int i;
 
 	enable_all(self->vcpu, 2);
 	first = *kv->page;
@@ -221,7 +221,7 @@ TEST_F(kvmclock_line, offset_there_and_back)
 	struct kvmclock_vcpu *kv = self->vcpu;
 	struct pvclock_vcpu_time_info first[2];
 	uint64_t offset;
-	int i;
+	unsigned int i;
 
 	enable_all(kv, 2);
 	first[0] = *kv[0].page;
@@ -258,7 +258,7 @@ TEST_F(kvmclock_line, guest_writes_tsc)
 	};
 	struct kvmclock_vcpu *kv = self->vcpu;
 	struct pvclock_vcpu_time_info first;
-	int i;
+	unsigned int i;
 
 	enable_all(kv, 2);
 	first = *kv[0].page;
@@ -317,7 +317,7 @@ TEST_F(kvmclock_line, hotplug)
 	struct kvmclock_vcpu late[NR_HOTPLUGGED];
 	struct pvclock_vcpu_time_info first;
 	pthread_t thread;
-	int i;
+	unsigned int i;
 
 	enable_all(self->vcpu, 2);
 	first = *self->vcpu[0].page;
@@ -346,7 +346,7 @@ TEST_F(kvmclock_line, get_clock_before_first_run)
 	struct kvm_clock_data early[10];
 	struct pvclock_vcpu_time_info page;
 	uint64_t expected;
-	int i;
+	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(early); i++) {
 		early[i] = kvmclock_get(self->vm);
@@ -366,7 +366,7 @@ TEST_F(kvmclock_line, get_clock)
 {
 	struct kvmclock_vcpu *kv = &self->vcpu[0];
 	uint64_t offset;
-	int i;
+	unsigned int i;
 
 	enable_all(kv, 2);
 	assert_get_clock(self->vm, &kv[0]);
@@ -416,7 +416,7 @@ TEST_F(kvmclock_line, set_clock)
 	struct kvm_clock_data saved;
 	uint64_t since, until, offset, expected;
 	struct pvclock_vcpu_time_info page;
-	int i;
+	unsigned int i;
 
 	enable_all(kv, 2);
 	offset = kvmclock_tsc_offset(&kv[1]);
@@ -461,7 +461,7 @@ TEST_F(kvmclock_line, set_clock_pair)
 	struct pvclock_vcpu_time_info page;
 	uint64_t since, passed;
 	int64_t error;
-	int i;
+	unsigned int i;
 
 	enable_all(self->vcpu, 1);
 	page = *self->vcpu[0].page;
@@ -495,7 +495,8 @@ TEST_F(kvmclock_line, other_rate)
 	unsigned long host_khz = __vcpu_ioctl(kv[0].vcpu, KVM_GET_TSC_KHZ, NULL);
 	unsigned long khz = host_khz / 7 * 5 + 1;
 	struct pvclock_vcpu_time_info first;
-	int i, r;
+	unsigned int i;
+	int r;
 
 	TEST_ASSERT((long)host_khz > 0, "no TSC rate");
 	enable_all(kv, 2);
@@ -515,7 +516,7 @@ TEST_F(kvmclock_line, other_rate)
 	if (!kvm_has_cap(KVM_CAP_TSC_CONTROL)) {
 		assert_unmoved(&kv[0], &first, "a refused rate");
 		r = __vcpu_ioctl(kv[0].vcpu, KVM_GET_TSC_KHZ, NULL);
-		TEST_ASSERT(r == host_khz, "the rate is %d kHz now", r);
+		TEST_ASSERT(r == (int)host_khz, "the rate is %d kHz now", r);
 	} else {
 		first = *kv[0].page;
 		usleep(DRIFT_US / 10);
@@ -617,11 +618,11 @@ TEST(never_backwards)
 	struct kvm_clock_data data;
 	struct relay *shared;
 	uint64_t last = 0, readings = 0, end = 0;
-	int i, nr;
+	unsigned int i, nr;
 
 	/* One vCPU more than CPUs would spend its time waiting for them. */
-	nr = min_t(int, sysconf(_SC_NPROCESSORS_ONLN), MAX_VCPUS);
-	nr = max_t(int, nr, 2);
+	nr = min_t(unsigned int, sysconf(_SC_NPROCESSORS_ONLN), MAX_VCPUS);
+	nr = max(nr, 2U);
 
 	relay.nr_vcpus = nr;
 	relay.last_turn = NR_TURNS;
@@ -668,7 +669,7 @@ TEST(updates_at_start)
 	struct runner runner[NR_STARTING];
 	pthread_t thread[NR_STARTING];
 	struct kvm_vm *vm = vm_create(NR_STARTING);
-	int i, round;
+	unsigned int i, round;
 
 	for (i = 0; i < NR_STARTING; i++)
 		kvmclock_vcpu_add(vm, &kv[i], i);
@@ -693,7 +694,7 @@ TEST(updates_at_start)
 
 		for (i = 0; i < NR_STARTING; i++)
 			TEST_ASSERT(kv[i].page->version == 2 * round,
-				    "vCPU %d wrote its MSR %d times, its page was written %u times",
+				    "vCPU %u wrote its MSR %u times, its page was written %u times",
 				    i, round, kv[i].page->version / 2);
 	}
 	kvm_vm_free(vm);
@@ -707,7 +708,7 @@ static int print_report(void)
 	struct kvm_vm *vm = vm_create(1);
 	int64_t off, moved;
 	uint32_t updates;
-	int i;
+	unsigned int i;
 
 	kvmclock_vcpu_add(vm, &kv, 0);
 	enable_all(&kv, 1);
