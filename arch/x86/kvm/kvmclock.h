@@ -45,10 +45,10 @@ static inline void kvmclock_guest_exit(struct kvm_vcpu *vcpu)
 /*
  * The three requests, from a vCPU about to enter the guest; may sleep.
  * KVM_REQ_CLOCK_UPDATE: this vCPU's page is out of date.
- * KVM_REQ_GLOBAL_CLOCK_UPDATE: the line changed where guest memory could not
- *	be written; the first vCPU to come writes all pages.
+ * KVM_REQ_GLOBAL_CLOCK_UPDATE: the line or the stable bit changed; the first
+ *	vCPU to come writes all pages.
  * KVM_REQ_MASTERCLOCK_UPDATE: what decides about the master clock and the
- *	stable bit changed; if the decision does too, all pages are written.
+ *	stable bit changed; if the decision does too, so do they.
  */
 void kvmclock_update_page(struct kvm_vcpu *vcpu);
 void kvmclock_update_all_pages(struct kvm *kvm);

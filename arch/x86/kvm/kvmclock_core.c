@@ -23,8 +23,9 @@
  * Locking: kvm_clock.update_lock serialises updates, and the writing of guest
  * memory that comes with them.  kvm_clock.lock guards the state and is never
  * held over anything that sleeps.  The line and the stable bit change with the
- * gate closed, that is with no vCPU in the guest; all pages are written before
- * it opens.
+ * gate closed, that is with no vCPU in the guest, and leave each vCPU with the
+ * request to write the pages: the first one back writes all of them, those of
+ * halted vCPUs included, before any vCPU is in the guest again.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -252,6 +253,23 @@ void kvmclock_carry_line(struct kvm_vcpu *vcpu, u64 host_tsc, u64 ratio)
 }
 
 /*
+ * Guest memory no longer has the line, and can't have it here: it is written
+ * on behalf of a vCPU only, lest a dirty ring miss it.
+ */
+static void kvmclock_line_changed(struct kvm *kvm)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+
+	WRITE_ONCE(clock->version, clock->version + 1);
+	trace_kvmclock_change(clock);
+
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
+}
+
+/*
  * After a host suspend, before any vCPU enters the guest again: every path to
  * it, and to the clock, comes by here first.
  *
@@ -305,14 +323,12 @@ void kvmclock_resume(struct kvm *kvm)
 	}
 	kvm_tsc_host_restarted(kvm, kvmclock_sleep.restart_cycles);
 
-	clock->version++;
-	trace_kvmclock_change(clock);
+	kvmclock_line_changed(kvm);
 	write_seqcount_end(&clock->seq);
 	WRITE_ONCE(clock->resumes, kvmclock_sleep.resumes);
 
 	kvm_for_each_vcpu(i, vcpu, kvm) {
 		kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
-		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
 		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 	}
 out_unlock:
@@ -330,12 +346,12 @@ out_unlock:
  *
  * @page is what to write but for the version; @stopped, if not NULL, says
  * whether PVCLOCK_GUEST_STOPPED is owed, and the guest's copy of that flag is
- * kept: the guest clears it, in its own time.  @refresh: map the memory if it
- * isn't, which may sleep.  False if nothing was written.
+ * kept: the guest clears it, in its own time.  Nothing is written if there is
+ * no memory; the owner of the page tries again whenever it updates.
  */
-static bool kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *gpc,
+static void kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *gpc,
 				unsigned int offset, struct pvclock_vcpu_time_info page,
-				unsigned long *stopped, bool refresh)
+				unsigned long *stopped)
 {
 	unsigned long len = offset + sizeof(page);
 	struct pvclock_vcpu_time_info *to;
@@ -345,9 +361,9 @@ static bool kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *
 	while (!kvm_gpc_check(gpc, len)) {
 		read_unlock_irqrestore(&gpc->lock, flags);
 
-		if (!refresh || kvm_gpc_refresh(gpc, len)) {
+		if (kvm_gpc_refresh(gpc, len)) {
 			trace_kvmclock_page_missing(vcpu->vcpu_id, gpc->gpa);
-			return false;
+			return;
 		}
 		read_lock_irqsave(&gpc->lock, flags);
 	}
@@ -372,7 +388,6 @@ static bool kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *
 	read_unlock_irqrestore(&gpc->lock, flags);
 
 	trace_kvm_pvclock_update(vcpu->vcpu_id, &page);
-	return true;
 }
 
 /*
@@ -398,8 +413,8 @@ static void kvmclock_write_hv_page(struct kvm_vcpu *vcpu, struct kvmclock_line l
 }
 
 /* The line into all that the guest reads on this vCPU. */
-static bool kvmclock_write_line(struct kvm_vcpu *vcpu, const struct kvmclock_line *line,
-				u64 offset, bool stable, bool refresh)
+static void kvmclock_write_line(struct kvm_vcpu *vcpu, const struct kvmclock_line *line,
+				u64 offset, bool stable)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	struct pvclock_vcpu_time_info page = {
@@ -409,10 +424,11 @@ static bool kvmclock_write_line(struct kvm_vcpu *vcpu, const struct kvmclock_lin
 		.tsc_shift = line->shift,
 		.flags = stable ? PVCLOCK_TSC_STABLE_BIT : 0,
 	};
-	bool written = true;
+
+	lockdep_assert_held(&vcpu->kvm->arch.clock.update_lock);
 
 	if (v->page.active)
-		written = kvmclock_write_page(vcpu, &v->page, 0, page, &v->guest_stopped, refresh);
+		kvmclock_write_page(vcpu, &v->page, 0, page, &v->guest_stopped);
 
 	kvmclock_write_hv_page(vcpu, *line, offset, page.flags);
 
@@ -422,14 +438,11 @@ static bool kvmclock_write_line(struct kvm_vcpu *vcpu, const struct kvmclock_lin
 		page.flags &= ~PVCLOCK_TSC_STABLE_BIT;
 
 	if (vcpu->arch.xen.vcpu_info_cache.active)
-		written &= kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_info_cache,
-					       offsetof(struct compat_vcpu_info, time),
-					       page, NULL, refresh);
+		kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_info_cache,
+				    offsetof(struct compat_vcpu_info, time), page, NULL);
 	if (vcpu->arch.xen.vcpu_time_info_cache.active)
-		written &= kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_time_info_cache, 0,
-					       page, NULL, refresh);
+		kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_time_info_cache, 0, page, NULL);
 #endif
-	return written;
 }
 
 /*
@@ -451,56 +464,48 @@ static void kvmclock_draw_line(struct kvm_vcpu *vcpu, const struct kvmclock_snap
 	v->line.ref_ns = ns;
 }
 
-/* Another thread's vCPU, out of the guest: the VM's line, or the one it has. */
+/*
+ * A vCPU that is out of the guest, by another's thread: the VM's line or, as
+ * only its own thread can draw a new one, the line that it has.
+ */
 static void kvmclock_write_other(struct kvm_vcpu *vcpu)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	struct kvmclock_line line;
 	unsigned long flags;
-	bool master, stable;
+	bool stable;
 	u64 offset;
 
 	raw_spin_lock_irqsave(&clock->lock, flags);
-	master = clock->master;
-	stable = clock->stable;
-	if (master)
+	if (clock->master)
 		v->line = clock->line;
+	else
+		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 	line = v->line;
 	offset = v->l1_offset;
+	stable = clock->stable;
 	raw_spin_unlock_irqrestore(&clock->lock, flags);
 
-	if (line.mul && kvmclock_write_line(vcpu, &line, offset, stable, false) && master)
-		return;
-
-	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
-}
-
-static void kvmclock_write_all(struct kvm *kvm)
-{
-	struct kvm_clock *clock = &kvm->arch.clock;
-	struct kvm_vcpu *vcpu;
-	unsigned long i;
-	int idx;
-
-	lockdep_assert_held(&clock->update_lock);
-
-	clock->published = READ_ONCE(clock->version);
-	kvm_hv_request_tsc_page_update(kvm);
-
-	idx = srcu_read_lock(&kvm->srcu);
-	kvm_for_each_vcpu(i, vcpu, kvm)
-		kvmclock_write_other(vcpu);
-	srcu_read_unlock(&kvm->srcu, idx);
+	if (line.mul)
+		kvmclock_write_line(vcpu, &line, offset, stable);
 }
 
 void kvmclock_update_all_pages(struct kvm *kvm)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+	u64 version;
 
 	mutex_lock(&clock->update_lock);
-	if (clock->published != READ_ONCE(clock->version))
-		kvmclock_write_all(kvm);
+	version = READ_ONCE(clock->version);
+	if (clock->published != version) {
+		kvm_hv_request_tsc_page_update(kvm);
+		kvm_for_each_vcpu(i, vcpu, kvm)
+			kvmclock_write_other(vcpu);
+		WRITE_ONCE(clock->published, version);
+	}
 	mutex_unlock(&clock->update_lock);
 }
 
@@ -559,7 +564,7 @@ void kvmclock_update_page(struct kvm_vcpu *vcpu)
 	raw_spin_unlock_irqrestore(&clock->lock, flags);
 
 	kvmclock_update_rate_khz(vcpu, host_khz);
-	kvmclock_write_line(vcpu, &line, offset, stable, true);
+	kvmclock_write_line(vcpu, &line, offset, stable);
 
 	mutex_unlock(&clock->update_lock);
 }
@@ -567,26 +572,6 @@ void kvmclock_update_page(struct kvm_vcpu *vcpu)
 /*
  * Changes of the line, with the gate
  */
-
-/* Maps now what is to be written with the gate closed, and not then. */
-static void kvmclock_map_pages(struct kvm *kvm)
-{
-	struct kvm_vcpu *vcpu;
-	unsigned long i;
-	int idx;
-
-	idx = srcu_read_lock(&kvm->srcu);
-	kvm_for_each_vcpu(i, vcpu, kvm) {
-		kvm_gpc_refresh(&vcpu->arch.clock.page, sizeof(struct pvclock_vcpu_time_info));
-#ifdef CONFIG_KVM_XEN
-		kvm_gpc_refresh(&vcpu->arch.xen.vcpu_info_cache,
-				offsetofend(struct compat_vcpu_info, time));
-		kvm_gpc_refresh(&vcpu->arch.xen.vcpu_time_info_cache,
-				sizeof(struct pvclock_vcpu_time_info));
-#endif
-	}
-	srcu_read_unlock(&kvm->srcu, idx);
-}
 
 /* No vCPU is in the guest when this returns, nor enters it. */
 static void kvmclock_close_gate(struct kvm *kvm)
@@ -617,8 +602,7 @@ static void kvmclock_end_change(struct kvm *kvm) __releases(&kvm->arch.clock.loc
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 
-	clock->version++;
-	trace_kvmclock_change(clock);
+	kvmclock_line_changed(kvm);
 	write_seqcount_end(&clock->seq);
 	raw_spin_unlock_irq(&clock->lock);
 }
@@ -651,7 +635,7 @@ void kvmclock_update_master(struct kvm *kvm)
 
 	mutex_lock(&clock->update_lock);
 	if (kvmclock_out_of_date(kvm)) {
-		kvmclock_map_pages(kvm);
+		kvm_hv_request_tsc_page_update(kvm);
 		kvmclock_close_gate(kvm);
 
 		kvmclock_begin_change(kvm);
@@ -660,7 +644,6 @@ void kvmclock_update_master(struct kvm *kvm)
 		kvmclock_apply(kvm, &now, &want);
 		kvmclock_end_change(kvm);
 
-		kvmclock_write_all(kvm);
 		kvmclock_open_gate(kvm);
 	}
 	mutex_unlock(&clock->update_lock);
@@ -937,7 +920,7 @@ int kvmclock_ioctl_set(struct kvm *kvm, void __user *argp)
 	kvmclock_resume(kvm);
 
 	mutex_lock(&clock->update_lock);
-	kvmclock_map_pages(kvm);
+	kvm_hv_request_tsc_page_update(kvm);
 	kvmclock_close_gate(kvm);
 
 	kvmclock_begin_change(kvm);
@@ -947,7 +930,6 @@ int kvmclock_ioctl_set(struct kvm *kvm, void __user *argp)
 	kvmclock_set_ns(kvm, &now, data.clock);
 	kvmclock_end_change(kvm);
 
-	kvmclock_write_all(kvm);
 	kvmclock_open_gate(kvm);
 	mutex_unlock(&clock->update_lock);
 
@@ -1060,14 +1042,22 @@ void kvmclock_vcpu_reset(struct kvm_vcpu *vcpu)
 	v->system_time_msr = 0;
 }
 
-/* Without a master clock a vCPU's line is of the CPU that it was drawn on. */
+/*
+ * Without a master clock a vCPU's line is of the CPU that it was drawn on.  A
+ * vCPU that was created since the line changed has not been asked to write
+ * pages, and may read another's.
+ */
 void kvmclock_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
 {
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+
 	kvmclock_resume(vcpu->kvm);
 	kvm_tsc_vcpu_load(vcpu, cpu);
 
-	if (!READ_ONCE(vcpu->kvm->arch.clock.master) &&
-	    (vcpu->cpu != cpu || kvmclock_host_tsc_unstable()))
+	if (unlikely(READ_ONCE(clock->published) != READ_ONCE(clock->version)))
+		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
+
+	if (!READ_ONCE(clock->master) && (vcpu->cpu != cpu || kvmclock_host_tsc_unstable()))
 		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 }
 
@@ -1094,13 +1084,13 @@ void kvmclock_init_vm(struct kvm *kvm)
 	kvmclock_decide(kvm, &now, &want);
 	kvmclock_apply(kvm, &now, &want);
 	kvmclock_end_change(kvm);
+	clock->published = clock->version;
 }
 
 /*
- * The host's TSC is about to become another one, with Hyper-V underneath.  No
- * user memory is at hand in that context: the first vCPU to come writes the
- * pages.  Called for all VMs, then kvmclock_resume_line() for all, under
- * kvm_lock, with the gates closed in between.
+ * The host's TSC is about to become another one, with Hyper-V underneath.
+ * Called for all VMs, then kvmclock_resume_line() for all, under kvm_lock and
+ * with the gates closed in between.
  */
 void kvmclock_suspend_line(struct kvm *kvm)
 {
@@ -1133,10 +1123,8 @@ void kvmclock_resume_line(struct kvm *kvm)
 	kvmclock_apply(kvm, &now, &want);
 	kvmclock_end_change(kvm);
 
-	kvm_for_each_vcpu(i, vcpu, kvm) {
-		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
+	kvm_for_each_vcpu(i, vcpu, kvm)
 		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
-	}
 	kvmclock_open_gate(kvm);
 	mutex_unlock(&clock->update_lock);
 }

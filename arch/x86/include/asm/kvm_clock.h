@@ -75,7 +75,7 @@ struct kvm_tsc_generation {
  * @ratio:	TSC scaling ratio of @line
  * @host_khz:	rate of the host TSC that @line was derived from
  * @version:	counts changes of @line and @stable
- * @published:	the version that guest memory has; under @update_lock
+ * @published:	the version that guest memory has; written under @update_lock
  * @resumes:	host resumes that the clock has lived through
  * @restart_cycles: host TSC cycles lost in them, already compensated
  * @default_khz: guest TSC rate of vCPUs to come
