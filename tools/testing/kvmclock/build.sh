@@ -7,8 +7,7 @@ set -eu
 # shellcheck source=settings.sh
 . "$(dirname "$0")/settings.sh"
 
-ticker=
-trap '[ -z "$ticker" ] || kill $ticker 2>/dev/null' EXIT
+trap 'rm -f "$O/log"/*.running' EXIT
 trap 'exit 130' INT
 trap 'exit 143' HUP TERM
 
@@ -24,22 +23,23 @@ logged()
 		"$@" || die $EXIT_BUILD "$what did not build, see above"
 		return
 	fi
+	# Ends with the step or with this script; a signal could be lost to a shell
+	# that has only just been forked.
+	: >"$log.running"
 	(
 		exec 9>&-
 		begin=$(date +%s)
 		next=10
-		while sleep 1; do
+		while sleep 1 && [ -e "$log.running" ] && kill -0 $$ 2>/dev/null; do
 			spent=$(($(date +%s) - begin))
 			[ $spent -ge $next ] || continue
 			next=$((next + 10))
 			say "$what: $spent s, step $(wc -l <"$log"):$(tail -n 1 "$log" | tr -s ' ' | cut -c 1-60)"
 		done
 	) &
-	ticker=$!
 	status=0
 	"$@" >"$log" 2>&1 || status=$?
-	kill $ticker
-	ticker=
+	rm -f "$log.running"
 	[ $status -eq 0 ] && return
 	grep -E '(error|Error|ERROR|undefined|\*\*\*)' "$log" | head -n 20 >&2
 	die $EXIT_BUILD "$what did not build; the whole log is $log"
