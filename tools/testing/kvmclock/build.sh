@@ -41,7 +41,7 @@ logged()
 	"$@" >"$log" 2>&1 || status=$?
 	rm -f "$log.running"
 	[ $status -eq 0 ] && return
-	grep -E '(error|Error|ERROR|undefined|\*\*\*)' "$log" | head -n 20 >&2
+	grep -E '(error: |Error |ERROR|undefined reference|\*\*\*)' "$log" | head -n 20 >&2
 	die $EXIT_BUILD "$what did not build; the whole log is $log"
 }
 
@@ -117,9 +117,9 @@ lab_config()
 	cat "$@" | cmp -s - "$kernel/.fragments" && return
 
 	rm -f "$kernel/.fragments"
-	kmake O="$kernel" tinyconfig
-	(cd "$tree" && scripts/kconfig/merge_config.sh -m -O "$kernel" "$kernel/.config" "$@")
-	kmake O="$kernel" olddefconfig
+	kmake O="$kernel" tinyconfig || return
+	(cd "$tree" && scripts/kconfig/merge_config.sh -m -O "$kernel" "$kernel/.config" "$@") || return
+	kmake O="$kernel" olddefconfig || return
 	lost=$(cat "$@" | awk -F= -v config="$kernel/.config" '
 		BEGIN {
 			while ((getline line < config) > 0)
@@ -142,8 +142,8 @@ lab_config()
 own_config()
 {
 	cmp -s "$KCONFIG" "$kernel/.fragments" && return
-	cp "$KCONFIG" "$kernel/.config"
-	kmake O="$kernel" olddefconfig
+	cp "$KCONFIG" "$kernel/.config" || return
+	kmake O="$kernel" olddefconfig || return
 	cp "$KCONFIG" "$kernel/.fragments"
 }
 

@@ -161,7 +161,7 @@ rm -f "$O/results/latest"
 mkdir -p "$results"
 ln -s "${results##*/}" "$O/results/latest"
 about >"$results/about"
-: >"$ktap"
+touch "$ktap" "$results/console.log"
 set -- "$@" -append "$append" -serial "file:$results/console.log" \
 	-chardev "file,id=ktap,path=$ktap" -device virtio-serial-pci \
 	-device virtserialport,chardev=ktap,name=ktap
