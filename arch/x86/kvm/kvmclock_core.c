@@ -318,19 +318,17 @@ void kvmclock_resume(struct kvm *kvm)
 				clock->stable = stable;
 			}
 		}
-		kvm_for_each_vcpu(i, vcpu, kvm)
+		kvm_for_each_vcpu(i, vcpu, kvm) {
 			kvmclock_carry_line(vcpu, now.host_tsc, vcpu->arch.clock.l1_ratio);
+			kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
+			kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+		}
+		kvm_tsc_host_restarted(kvm, kvmclock_sleep.restart_cycles);
+		kvmclock_line_changed(kvm);
 	}
-	kvm_tsc_host_restarted(kvm, kvmclock_sleep.restart_cycles);
 
-	kvmclock_line_changed(kvm);
 	write_seqcount_end(&clock->seq);
 	WRITE_ONCE(clock->resumes, kvmclock_sleep.resumes);
-
-	kvm_for_each_vcpu(i, vcpu, kvm) {
-		kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
-		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
-	}
 out_unlock:
 	raw_spin_unlock_irqrestore(&clock->lock, flags);
 }

@@ -105,6 +105,9 @@ void kvmclock_snapshot(struct kvmclock_snapshot *now)
 
 struct kvmclock_sleep kvmclock_sleep;
 
+/* A suspend is under way: the boot CPU loses KVM for it, and nothing else. */
+static bool suspending;
+
 /* Host TSC when KVM left the boot CPU, the last one in a suspend. */
 static u64 suspend_tsc;
 
@@ -114,7 +117,7 @@ static u64 suspend_tsc;
  */
 void kvmclock_cpu_disabled(void)
 {
-	if (num_online_cpus() == 1)
+	if (suspending && num_online_cpus() == 1)
 		suspend_tsc = rdtsc();
 }
 
@@ -122,7 +125,7 @@ void kvmclock_cpu_enabled(void)
 {
 	u64 tsc = rdtsc();
 
-	if (num_online_cpus() > 1)
+	if (!suspending || num_online_cpus() > 1)
 		return;
 
 	if (tsc < suspend_tsc)
@@ -132,8 +135,17 @@ void kvmclock_cpu_enabled(void)
 
 static int kvmclock_pm_notify(struct notifier_block *nb, unsigned long state, void *data)
 {
-	if (state == PM_SUSPEND_PREPARE || state == PM_HIBERNATION_PREPARE)
+	switch (state) {
+	case PM_HIBERNATION_PREPARE:
+	case PM_SUSPEND_PREPARE:
 		kvmclock_snapshot(&kvmclock_sleep.before);
+		suspending = true;
+		break;
+	case PM_POST_HIBERNATION:
+	case PM_POST_SUSPEND:
+		suspending = false;
+		break;
+	}
 	return NOTIFY_OK;
 }
 

@@ -93,8 +93,8 @@ static inline void kvmclock_line_advance(struct kvmclock_line *line, u64 steps)
  *
  * @mul * 2^(@shift - 32) is @to / @from rounded to nearest, ties up: half a
  * unit in 2^31 at worst, 0.233 parts in 10^9.  A rate of 0 or above
- * KVMCLOCK_RATE_MAX, or a quotient outside [2^-32, 2^31), has no such form:
- * returns false and leaves the result alone.
+ * KVMCLOCK_RATE_MAX has no such form, nor has a quotient that when rounded is
+ * below 2^-32 or not below 2^31: returns false and leaves the result alone.
  */
 static inline bool kvmclock_ratio(u64 to, u64 from, u32 *mul, s8 *shift)
 {
