@@ -25,6 +25,8 @@ shell: ## a console in the host under test
 
 check-arith: ## the arithmetic against a 128-bit oracle, no kernel
 	@$(lab)/check-arith.sh
+check-build: ## KVM with and without each of its options, as modules, for 32 bits
+	@$(lab)/check-build.sh
 check-lab: ## that the laboratory tells each kind of failure
 	@$(lab)/check-lab.sh
 
@@ -33,4 +35,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel run check shell check-arith check-lab clean distclean
+.PHONY: help deps tree kernel run check shell check-arith check-build check-lab clean distclean
