@@ -15,6 +15,8 @@ tree: ## unpack the base kernel and integrate our clock
 	@$(lab)/build.sh tree
 kernel: ## build the complete patched host kernel
 	@$(lab)/build.sh kernel
+modules: ## build only the KVM modules, for a kernel of the distribution
+	@$(lab)/build.sh modules
 
 run: ## demonstration: a Linux guest in QEMU with KVM keeps time on our clock
 	@$(lab)/run.sh demo
@@ -35,4 +37,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel run check shell check-arith check-build check-lab clean distclean
+.PHONY: help deps tree kernel modules run check shell check-arith check-build check-lab clean distclean

@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# build.sh tree|kernel|tests|initramfs: builds up to and including that step.
-# A step that is up to date costs no more than a look.
+# build.sh tree|kernel|modules|tests|host: builds up to and including that step;
+# the last one is all that the emulated machine boots. A step that is up to date
+# costs no more than a look.
 set -eu
 # shellcheck source=settings.sh
 . "$(dirname "$0")/settings.sh"
@@ -174,6 +175,81 @@ show_kernel()
 	fi
 }
 
+tree_version()
+{
+	sed -n 's/^\(VERSION\|PATCHLEVEL\|SUBLEVEL\) = //p' "$tree/Makefile" | paste -sd.
+}
+
+# The kernel to build modules for: the running one if it is of the same version
+# and they are not for the host under test, else the distribution's.
+find_headers()
+{
+	version=$(tree_version)
+	running=/lib/modules/$(uname -r)/build
+	if [ -z "$KHEADERS" ] && [ -z "$for_host" ]; then
+		case $(cat "$running/include/config/kernel.release" 2>/dev/null) in
+		"$version" | "$version"[!0-9]*) KHEADERS=$running ;;
+		esac
+	fi
+	if [ -z "$KHEADERS" ]; then
+		"$lab/distro.sh" headers "$version" || exit
+		KHEADERS=$O/distro/headers-$version/build
+	fi
+	release=$(cat "$KHEADERS/include/config/kernel.release" 2>/dev/null) ||
+		die $EXIT_USAGE "KHEADERS=$KHEADERS: no kernel was built there, include/config/kernel.release is missing"
+	case $release in
+	"$version" | "$version"[!0-9]*) ;;
+	*) die $EXIT_USAGE "KHEADERS=$KHEADERS is Linux $release, the source is $version: give KERNEL_SRC= of that version" ;;
+	esac
+	[ -e "$KHEADERS/Module.symvers" ] ||
+		die $EXIT_USAGE "KHEADERS=$KHEADERS: Module.symvers is missing; its kernel must be built completely"
+}
+
+# An external module has its sources beside its objects. Only what differs is
+# copied, with a fresh time, so that a build stays incremental.
+copy_kvm()
+{
+	mkdir -p "$kvm/virt" "$kvm/arch/x86/include/uapi" "$kvm/include/uapi"
+	for dir in arch/x86/kvm virt/kvm; do
+		rsync -rc --delete --exclude='.*' --exclude='*.mod.c' \
+			--exclude=kvm-asm-offsets.h --exclude=Kbuild \
+			--include='*/' --include='*.[chS]' --include='Makefile*' \
+			--exclude='*' "$tree/$dir/" "$kvm/$dir/" || return
+	done
+	rsync -c "$lab/modules.kbuild" "$kvm/arch/x86/kvm/Kbuild" || return
+	# Of the tree's other headers, those that the integration changes.
+	{
+		cut -d' ' -f2 "$tree/.kvmclock/overlay"
+		(cd "$tree/.kvmclock/pristine" && find . -type f)
+	} | sed -n -e 's,^\./,,' -e '/^arch\/x86\/include\//p' -e '/^include\//p' |
+		rsync -rc --files-from=- "$tree/" "$kvm/"
+}
+
+build_modules()
+{
+	[ "$BASE" = patched ] || die $EXIT_USAGE "BASE=$BASE: modules are built of the patched base only"
+	build_tree
+	find_headers
+	kvm=$O/kvm-$release
+	modules=$O/modules/$release
+	logged modules-source copy_kvm
+	logged modules make -C "$KHEADERS" M="$kvm/arch/x86/kvm" -j"$JOBS" V="$V" \
+		W=1 KCFLAGS="-Werror ${KCFLAGS-}" modules
+	mkdir -p "$modules"
+	for name in kvm kvm-amd kvm-intel; do
+		# Without what is for debuggers only, as the distribution's are.
+		strip -g -o "$modules/$name.ko" "$kvm/arch/x86/kvm/$name.ko"
+	done
+}
+
+show_modules()
+{
+	[ -e "$KHEADERS/vmlinux" ] ||
+		say "btf:     none in these modules, as $KHEADERS/vmlinux is missing"
+	say "kernel:  $release"
+	say "modules: $modules"
+}
+
 build_selftests()
 {
 	sources=$tree/tools/testing/selftests/kvm
@@ -210,8 +286,83 @@ build_tests()
 	mkdir -p "$tests"
 	[ -z "$(selftests)" ] || build_selftests
 	program init
+	[ "$HOST" = built ] || program load
 	selected | grep -q /bin/linux-guest && program guest
-	return 0
+	if [ ! -e "$tests/gen_init_cpio" ]; then
+		logged gen_init_cpio gcc -O2 -o "$tests/gen_init_cpio" "$tree/usr/gen_init_cpio.c"
+	fi
+}
+
+# What the emulated machine boots: the kernel in $image, its $release, and where
+# its modules come from.
+build_host_kernel()
+{
+	if [ "$HOST" = built ]; then
+		build_kernel
+		image=$kernel/arch/x86/boot/bzImage
+		release=$(cat "$kernel/include/config/kernel.release")
+		return
+	fi
+	build_tree
+	version=$(tree_version)
+	"$lab/distro.sh" image "$version" || exit
+	distro=$O/distro/image-$version
+	image=$(echo "$distro"/boot/vmlinuz-*)
+	release=${image##*/vmlinuz-}
+	[ "$BASE" = stock ] || build_modules
+	logged depmod stage_modules
+	logged modules-host pick_modules host virtio_pci virtio_console kvm_amd
+	logged modules-guest pick_modules guest msr
+}
+
+# The distribution's modules, ours before them, and the index over both.
+stage_modules()
+{
+	stage=$O/distro/stage$suffix
+	folder=$stage/lib/modules/$release
+	rm -rf "$stage"
+	mkdir -p "$folder/updates"
+	ln -s "$distro/lib/modules/$release"/* "$folder/"
+	[ "$BASE" = stock ] || cp "$modules"/*.ko "$folder/updates/"
+	PATH=$PATH:/usr/sbin:/sbin depmod -b "$stage" "$release"
+}
+
+# pick_modules FOLDER MODULE...: into $stage/FOLDER, those and what they need,
+# and a list of them in the order to load.
+pick_modules()
+{
+	to=$stage/$1
+	shift
+	mkdir "$to"
+	for module; do
+		PATH=$PATH:/usr/sbin:/sbin modprobe -C /dev/null -d "$stage" -S "$release" \
+			--show-depends "$module" || return
+	done >"$to/needed"
+	awk '$1 == "insmod" && !seen[$2]++ { print $2 }' "$to/needed" >"$to/paths"
+	while read -r path; do
+		name=${path##*/}
+		case $name in
+		*.xz) xz -dc "$path" >"$to/${name%.xz}" || return ;;
+		*) cp "$path" "$to/" || return ;;
+		esac
+		echo "/lib/${name%.xz}"
+	done <"$to/paths" >"$to/modules"
+}
+
+# init_files PROGRAM FOLDER: the first program of an archive, and the modules
+# without which it could not do its work.
+init_files()
+{
+	if [ "$HOST" = built ]; then
+		echo "/init $tests/$1 0755"
+		return
+	fi
+	echo "/init $tests/load 0755"
+	echo "/init.next $tests/$1 0755"
+	echo "/modules $stage/$2/modules 0644"
+	while read -r path; do
+		echo "$path $stage/$2/${path##*/} 0644"
+	done <"$stage/$2/modules"
 }
 
 # archive FILE: an initramfs from lines "path", a folder; "path target", a link;
@@ -242,7 +393,7 @@ archive()
 			for (path in slink)
 				print "slink", path, slink[path], "0777 0 0"
 		}' >"$1.list"
-	"$kernel/usr/gen_init_cpio" "$1.list" >"$1.part"
+	"$tests/gen_init_cpio" "$1.list" >"$1.part"
 	mv "$1.part" "$1"
 }
 
@@ -256,7 +407,7 @@ local_program()
 
 host_files()
 {
-	echo "/init $tests/init 0755"
+	init_files init host
 	echo "/plan $O/plan 0644"
 	echo /tests
 	local_program busybox
@@ -266,7 +417,7 @@ host_files()
 	done
 	selected | grep -q /bin/linux-guest || return 0
 	echo "/bin/linux-guest $lab/linux-guest.sh 0755"
-	echo "/boot/bzImage $kernel/arch/x86/boot/bzImage 0644"
+	echo "/boot/bzImage $image 0644"
 	echo "/boot/guest.cpio $O/guest.cpio 0644"
 	local_program qemu-system-x86_64
 	for file in seabios/bios-256k.bin qemu/linuxboot_dma.bin qemu/kvmvapic.bin; do
@@ -274,15 +425,19 @@ host_files()
 	done
 }
 
-build_initramfs()
+build_host()
 {
-	build_kernel
+	build_host_kernel
 	build_tests
 	selected >"$O/plan"
 	if selected | grep -q /bin/linux-guest; then
-		echo "/init $tests/guest 0755" | archive "$O/guest.cpio"
+		init_files guest guest | archive "$O/guest.cpio"
 	fi
 	host_files | archive "$O/initramfs.cpio"
+	cat >"$O/host" <<-END
+		image=$image
+		release=$release
+	END
 }
 
 check_settings
@@ -296,11 +451,17 @@ kernel=$O/kernel$suffix
 [ "$CONFIG" = base ] || kernel=$kernel-$CONFIG
 [ -z "$KCONFIG" ] || kernel=$O/kernel-own$suffix
 
-"$lab/deps.sh" || exit
+for_host=
+[ "${1-}" != host ] || for_host=yes
+case ${1-}$HOST in
+modules* | *distro) "$lab/deps.sh" modules || exit ;;
+*) "$lab/deps.sh" || exit ;;
+esac
 case ${1-} in
 tree) build_tree ;;
 kernel) build_kernel; show_kernel ;;
+modules) build_modules; show_modules ;;
 tests) build_tests ;;
-initramfs) build_initramfs ;;
-*) die $EXIT_USAGE "usage: build.sh tree|kernel|tests|initramfs" ;;
+host) build_host ;;
+*) die $EXIT_USAGE "usage: build.sh tree|kernel|modules|tests|host" ;;
 esac

@@ -1,7 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Installs the tools that are missing, by the distribution's package manager.
+# deps.sh [modules|update]: installs the tools that are missing, by the
+# distribution's package manager; with modules, also those for modules of a
+# distribution's kernel; with update, only asks what packages there are.
 # Looks for files, not for packages: a tool from elsewhere is as good.
 set -u
 # shellcheck source=settings.sh
@@ -36,6 +38,10 @@ esac
 
 # What a distribution's own configuration may ask of a build.
 [ -z "$KCONFIG" ] || needs="$needs openssl openssl dwarves pahole zstd zstd lz4 lz4"
+case ${1-} in
+modules) needs="$needs dwarves pahole dpkg dpkg" ;;
+update) needs= ;;
+esac
 
 list_missing()
 {
@@ -52,7 +58,7 @@ list_missing()
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=$(list_missing | tr '\n' ' ')
-[ -n "$missing" ] || exit 0
+[ -n "$missing" ] || [ "${1-}" = update ] || exit 0
 
 command -v apt-get >/dev/null ||
 	die $EXIT_TOOL "missing, and there is no apt-get to install it: $missing"
@@ -63,7 +69,7 @@ if [ "$(id -u)" -ne 0 ]; then
 	root=sudo
 fi
 
-say "deps: installing $missing"
+[ -z "$missing" ] || say "deps: installing $missing"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 apt()
@@ -73,6 +79,7 @@ apt()
 	die $EXIT_TOOL "apt-get $1 failed, see above; needed: $missing"
 }
 apt update
+[ -n "$missing" ] || exit 0
 # shellcheck disable=SC2086 # a list of packages
 apt install --no-install-recommends $missing
 

@@ -361,11 +361,12 @@ static void report(unsigned int nr, const struct test *t,
 /* Tells which test it was that the kernel complained about. */
 static void report_taint(const struct test *t)
 {
-	static char last[32] = "0";
+	static char last[32];
 	char taint[32];
 
+	/* Before the first test: modules that are not the kernel's own are one. */
 	read_line("/proc/sys/kernel/tainted", taint, sizeof(taint));
-	if (strcmp(taint, last))
+	if (t && strcmp(taint, last))
 		fprintf(port, "# %s: kernel taint went from %s to %s\n",
 			t->name, last, taint);
 	snprintf(last, sizeof(last), "%s", taint);
@@ -381,6 +382,7 @@ static void run_tests(void)
 	pid_t pid;
 
 	fprintf(port, "KTAP version 1\n1..%u\n", nr_tests);
+	report_taint(NULL);
 	for (i = 0; i < nr_tests; i++) {
 		pid = start(&tests[i], &output);
 		out = watch(&tests[i], pid, output, tests[i].seconds * factor);

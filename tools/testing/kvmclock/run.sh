@@ -55,7 +55,7 @@ about()
 	command:  $again${TESTS:+ TESTS="$TESTS"}
 	date:     $(date)
 	series:   $(git -C "$top" describe --always --dirty 2>/dev/null || echo "not a git repository")
-	kernel:   $(cat "$kernel/include/config/kernel.release") $BASE, $CONFIG configuration
+	kernel:   $release $BASE, $([ "$HOST" = distro ] && echo "the distribution's" || echo "$CONFIG") configuration
 	base:     $KERNEL_SRC
 	compiler: $(gcc --version | head -n 1)
 	machine:  $(qemu-system-x86_64 --version | head -n 1), TCG, $SMP processors, tsc=reliable
@@ -133,10 +133,11 @@ check_settings
 
 open_output
 export TESTS
-"$lab/build.sh" initramfs || exit
-kernel=$O/kernel
-[ "$BASE" = patched ] || kernel=$kernel-$BASE
-[ "$CONFIG" = base ] || kernel=$kernel-$CONFIG
+"$lab/build.sh" host || exit
+image=''
+release=''
+# shellcheck source=/dev/null # as build.sh left them
+. "$O/host"
 patience=1
 [ "$CONFIG" = base ] || patience=8
 append="console=ttyS0 panic=-1 oops=panic tsc=reliable patience=$patience"
@@ -147,7 +148,7 @@ set -- qemu-system-x86_64 -nodefaults -no-reboot -display none -M q35 \
 	-accel tcg,thread=multi -smp "$SMP" -m 3G \
 	-cpu max,+svm,+npt,+invtsc,x-force-features=on \
 	-device isa-debug-exit,iobase=0xf4 \
-	-kernel "$kernel/arch/x86/boot/bzImage" -initrd "$O/initramfs.cpio"
+	-kernel "$image" -initrd "$O/initramfs.cpio"
 
 if [ "$mode" = shell ]; then
 	say "The selftests are below /tests/kvm; linux-guest boots a guest. To leave: exit, or Ctrl-A X."
@@ -177,7 +178,7 @@ machine=
 wait
 
 if grep -q ': report: ' "$ktap"; then
-	say "report:  Linux $(cat "$kernel/include/config/kernel.release"), $BASE"
+	say "report:  Linux $release, $BASE"
 	sed -n 's/^# [^ ]*: report: /         /p' "$ktap"
 fi
 judge $status

@@ -6,14 +6,16 @@
 
 # What the caller set, for the command that repeats a run.
 given=
-for name in KERNEL_SRC BASE CONFIG O SMP TIMEOUT; do
+for name in KERNEL_SRC BASE HOST CONFIG O SMP TIMEOUT; do
 	eval "given=\"\$given\${$name:+ $name=\$$name}\""
 done
 
 : "${KERNEL_SRC:=/usr/src/linux-source-6.12.tar.xz}" ## base kernel: a tarball or an unpacked 6.12.y tree
 : "${BASE:=patched}"    ## patched: with our clock; stock: the same tests on the base as it is
+: "${HOST:=built}"      ## kernel of the emulated machine: built, or distro (the distribution's own, with our modules)
 : "${CONFIG:=base}"     ## laboratory kernel: base, or debug (sanitizers and lock checks)
 : "${KCONFIG:=}"        ## make kernel: your own configuration file instead of the laboratory's
+: "${KHEADERS:=}"       ## make modules: build folder of the kernel to build for, instead of the distribution's cloud kernel
 : "${O:=build}"         ## folder for everything that is built
 : "${TESTS:=}"          ## run only these tests of tools/testing/kvmclock/plan
 : "${SMP:=2}"           ## processors of the emulated machine, 1 to 64
@@ -75,11 +77,16 @@ one_of()
 check_settings()
 {
 	one_of BASE patched stock
+	one_of HOST built distro
 	one_of CONFIG base debug
 	one_of V 0 1
 	number SMP 1 64
 	number TIMEOUT 1 86400
 	number JOBS 1 1024
+	[ "$HOST" = built ] || [ "$CONFIG" = base ] ||
+		die $EXIT_USAGE "CONFIG=$CONFIG: HOST=$HOST has a configuration of its own; give one of the two"
+	[ "$HOST" = built ] || [ -z "$KHEADERS" ] ||
+		die $EXIT_USAGE "KHEADERS=$KHEADERS: HOST=$HOST has headers of its own; KHEADERS= is for make modules"
 	[ -z "$KCONFIG" ] || [ -r "$KCONFIG" ] ||
 		die $EXIT_USAGE "KCONFIG=$KCONFIG: no such file that can be read"
 	for test in $TESTS; do
