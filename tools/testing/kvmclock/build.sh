@@ -114,6 +114,8 @@ lab_config()
 {
 	set -- "$lab/configs/base.config"
 	[ "$CONFIG" = base ] || set -- "$@" "$lab/configs/$CONFIG.config"
+	[ ! -e "$lab/configs/$CONFIG-$BASE.config" ] ||
+		set -- "$@" "$lab/configs/$CONFIG-$BASE.config"
 	# A new .config would make the kernel look at everything anew.
 	cat "$@" | cmp -s - "$kernel/.fragments" && return
 

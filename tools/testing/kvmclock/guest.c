@@ -2,8 +2,9 @@
 /*
  * PID 1 of the Linux guest that lives on the clock under test.
  *
- * It reads the time on all CPUs in turn while it makes KVM update its master
- * clock again and again, and it looks at the clock page itself: two versions of
+ * It reads the time on all CPUs in turn while it makes KVM update its clock
+ * again and again, in the way that has the unpatched base derive its master
+ * clock anew, and it looks at the clock page itself: two versions of
  * it are compared at one TSC value, where a clock that has not moved gives the
  * same number twice.  Its last line is "guest: PASS" or "guest: FAIL" with a
  * reason; nothing else counts as success.
@@ -391,7 +392,7 @@ static void force_updates(void)
 
 	printf("report: the stable bit is %s, the clock page was updated %u times since boot\n",
 	       unstable ? "missing at times" : "always set", after.version / 2);
-	printf("report: %u forced master-clock updates within %.1f s\n", updates,
+	printf("report: %u updates forced within %.1f s, each of the base's master clock\n", updates,
 	       (double)elapsed / NSEC_PER_SEC);
 	printf("report: largest step of the clock at one TSC value: %lld ns\n",
 	       (long long)largest);
