@@ -1,0 +1,640 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What happens to the host must not happen to the clock: another clocksource
+ * and back, a CPU offline and online, suspends.  vCPUs read their clocks all
+ * the while, others are not loaded, or have never run.
+ *
+ * Has to be root, and changes the machine: the CPU and the clocksource are
+ * given back whatever ends the test.
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "kvmclock.h"
+#include "processor.h"
+#include "test_util.h"
+
+#define CLOCKSOURCES	"/sys/devices/system/clocksource/clocksource0/"
+#define CLOCKSOURCE	CLOCKSOURCES "current_clocksource"
+#define CPU1_ONLINE	"/sys/devices/system/cpu/cpu1/online"
+#define WAKEALARM	"/sys/class/rtc/rtc0/wakealarm"
+#define WAKEUP_COUNT	"/sys/power/wakeup_count"
+#define POWER_STATE	"/sys/power/state"
+
+#define NR_SWITCHES	5
+#define NR_HOTPLUGS	5
+#define NR_SUSPENDS	2
+
+/* What each watching vCPU reads before a state counts as seen by all. */
+#define NR_READINGS	200
+
+/* For a failure with a reason instead of the harness's; nothing needs long. */
+#define PATIENCE_S	60
+#define CASE_S		200
+
+enum {
+	WATCHER_0,		/* read their clocks all the time */
+	WATCHER_1,
+	UNLOADED,		/* has run, and waits outside of the guest */
+	UNBORN,			/* has a page, and has never run */
+	NR_VCPUS,
+	LATE = NR_VCPUS,	/* not even created at first */
+	MAX_VCPUS
+};
+
+#define NR_WATCHERS	UNLOADED
+
+/* In the guest's memory, for all vCPUs. */
+static struct watch {
+	bool stop;
+	bool come_out;			/* leave the guest after each reading */
+	uint64_t last;			/* highest clock read by any vCPU */
+	uint64_t readings[NR_WATCHERS];
+	uint32_t stops[NR_WATCHERS];	/* times that PVCLOCK_GUEST_STOPPED was found */
+	uint32_t stable[NR_WATCHERS];	/* the stable bit of the last reading */
+} watch;
+
+static void raise_last(uint64_t now)
+{
+	uint64_t found, last = READ_ONCE(watch.last);
+
+	while (now > last) {
+		found = __sync_val_compare_and_swap(&watch.last, last, now);
+		if (found == last)
+			break;
+		last = found;
+	}
+}
+
+/*
+ * Neither the TSC nor the clock goes back on this vCPU; with the stable bit the
+ * clock is not behind what any vCPU had read before, stable or not.
+ */
+static void guest_watch(struct kvmclock_mail *mail)
+{
+	struct pvclock_vcpu_time_info *page = mail->page_gva;
+	uint64_t tsc, now, last, own_tsc = 0, own = 0;
+	uint32_t id = mail->value, version;
+	uint8_t flags;
+
+	while (!READ_ONCE(watch.stop)) {
+		last = READ_ONCE(watch.last);
+		/* What is read next is read after what it is compared with. */
+		mb();
+		do {
+			version = pvclock_read_begin(page);
+			tsc = rdtsc();
+			now = __pvclock_read_cycles(page, tsc);
+			flags = READ_ONCE(page->flags);
+		} while (pvclock_read_retry(page, version));
+
+		__GUEST_ASSERT(tsc >= own_tsc, "vCPU %u: TSC %lu after %lu", id, tsc, own_tsc);
+		__GUEST_ASSERT(now >= own, "vCPU %u: %lu after %lu", id, now, own);
+		if (flags & PVCLOCK_TSC_STABLE_BIT)
+			__GUEST_ASSERT(now >= last, "vCPU %u: %lu after another's %lu", id, now,
+				       last);
+		own_tsc = tsc;
+		own = now;
+		raise_last(now);
+
+		if (flags & PVCLOCK_GUEST_STOPPED) {
+			page->flags &= ~PVCLOCK_GUEST_STOPPED;
+			watch.stops[id]++;
+		}
+		WRITE_ONCE(watch.stable[id], flags & PVCLOCK_TSC_STABLE_BIT);
+		WRITE_ONCE(watch.readings[id], watch.readings[id] + 1);
+		if (READ_ONCE(watch.come_out))
+			GUEST_SYNC(0);
+	}
+	GUEST_DONE();
+}
+
+static int write_file(const char *path, const char *word)
+{
+	int fd = open(path, O_WRONLY);
+	ssize_t len = strlen(word);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = write(fd, word, len) == len ? 0 : -errno;
+	close(fd);
+	return r;
+}
+
+static void write_file_ok(const char *path, const char *word)
+{
+	int r = write_file(path, word);
+
+	TEST_ASSERT(!r, "'%s' to %s: %s", word, path, strerror(-r));
+}
+
+static void read_word(const char *path, char *word, size_t size)
+{
+	FILE *file = fopen(path, "r");
+
+	TEST_ASSERT(file && fgets(word, size, file), "%s cannot be read", path);
+	fclose(file);
+	word[strcspn(word, "\n")] = 0;
+}
+
+static char clocksource[32];	/* of the machine as it was found */
+
+static void give_back(void)
+{
+	write_file(WAKEALARM, "0");
+	write_file(CPU1_ONLINE, "1");
+	write_file(CLOCKSOURCE, clocksource);
+}
+
+/*
+ * A process that outlives all others of the test, which keep the other end of
+ * its pipe open: even a SIGKILL to their whole group leaves the host in order.
+ */
+static pid_t start_guard(int *hold)
+{
+	int fds[2], fd;
+	pid_t pid;
+	char end;
+
+	TEST_ASSERT(!pipe(fds), "pipe() failed");
+	fflush(NULL);
+	pid = fork();
+	TEST_ASSERT(pid >= 0, "fork() failed");
+	if (pid) {
+		close(fds[0]);
+		*hold = fds[1];
+		return pid;
+	}
+
+	setsid();
+	close(fds[1]);
+	for (fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		close(fd);
+	while (read(fds[0], &end, 1) < 0 && errno == EINTR)
+		;
+	give_back();
+	_exit(0);
+}
+
+struct event {
+	struct kvm_vm *vm;
+	struct kvmclock_vcpu vcpu[MAX_VCPUS];
+	struct pvclock_vcpu_time_info first[MAX_VCPUS];
+	pthread_t thread[NR_WATCHERS];
+	struct watch *watch;
+	uint64_t last;		/* highest KVM_GET_CLOCK */
+};
+
+FIXTURE(kvmclock_event) {
+	struct event event;
+};
+
+static void *run_until_done(void *kv)
+{
+	while (kvmclock_vcpu_run(((struct kvmclock_vcpu *)kv)->vcpu))
+		;
+	return NULL;
+}
+
+static void move_thread(pthread_t thread, unsigned int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	TEST_ASSERT(!pthread_setaffinity_np(thread, sizeof(set), &set), "CPU %u", cpu);
+}
+
+static struct kvm_clock_data get_clock(struct event *ev)
+{
+	struct kvm_clock_data data = kvmclock_get(ev->vm);
+
+	TEST_ASSERT(data.clock >= ev->last, "KVM_GET_CLOCK: %llu after %lu", data.clock,
+		    ev->last);
+	ev->last = data.clock;
+	return data;
+}
+
+#define wait_until(ev, condition)						\
+do {										\
+	time_t begin = time(NULL);						\
+										\
+	while (!(condition)) {							\
+		get_clock(ev);						\
+		TEST_ASSERT(time(NULL) < begin + PATIENCE_S, "never: %s", #condition); \
+		usleep(1000);							\
+	}									\
+} while (0)
+
+/* Each watching vCPU has read its clock after this was called. */
+static void wait_for_readings(struct event *ev)
+{
+	uint64_t from;
+	unsigned int i;
+
+	for (i = 0; i < NR_WATCHERS; i++) {
+		from = READ_ONCE(ev->watch->readings[i]);
+		wait_until(ev, READ_ONCE(ev->watch->readings[i]) >= from + NR_READINGS);
+	}
+}
+
+FIXTURE_SETUP(kvmclock_event)
+{
+	struct event *ev = &self->event;
+	unsigned int i;
+
+	give_back();
+	kvmclock_require_host();
+
+	ev->last = 0;
+	ev->vm = vm_create(MAX_VCPUS);
+	for (i = 0; i < NR_VCPUS; i++) {
+		kvmclock_vcpu_add_running(ev->vm, &ev->vcpu[i], i,
+					  i < NR_WATCHERS ? guest_watch : kvmclock_guest);
+		ev->vcpu[i].mail->value = i;
+		vcpu_set_msr(ev->vcpu[i].vcpu, MSR_KVM_SYSTEM_TIME_NEW,
+			     ev->vcpu[i].page_gpa | KVM_MSR_ENABLED);
+	}
+	sync_global_to_guest(ev->vm, watch);
+	ev->watch = addr_gva2hva(ev->vm, (vm_vaddr_t)&watch);
+
+	kvmclock_enter(&ev->vcpu[UNLOADED]);
+	for (i = 0; i < NR_WATCHERS; i++) {
+		TEST_ASSERT(!pthread_create(&ev->thread[i], NULL, run_until_done,
+					    &ev->vcpu[i]), "pthread_create() failed");
+		move_thread(ev->thread[i], i);
+	}
+	wait_for_readings(ev);
+	for (i = 0; i < UNBORN; i++)
+		ev->first[i] = kvmclock_read_page(ev->vcpu[i].page);
+}
+
+FIXTURE_TEARDOWN(kvmclock_event)
+{
+	struct event *ev = &self->event;
+	unsigned int i;
+
+	WRITE_ONCE(ev->watch->stop, true);
+	for (i = 0; i < NR_WATCHERS; i++)
+		pthread_join(ev->thread[i], NULL);
+	kvm_vm_free(ev->vm);
+}
+
+/* An ioctl of a vCPU waits for its KVM_RUN, and the watchers' has no end. */
+static uint64_t tsc_offset(struct event *ev, struct kvmclock_vcpu *kv)
+{
+	uint64_t offset;
+
+	WRITE_ONCE(ev->watch->come_out, true);
+	offset = kvmclock_tsc_offset(kv);
+	WRITE_ONCE(ev->watch->come_out, false);
+	return offset;
+}
+
+static void assert_stable(struct kvmclock_vcpu *kv, bool stable)
+{
+	struct pvclock_vcpu_time_info page = kvmclock_read_page(kv->page);
+
+	TEST_ASSERT(!stable || page.tsc_to_system_mul, "vCPU %u: no page", kv->vcpu->id);
+	TEST_ASSERT(!!(page.flags & PVCLOCK_TSC_STABLE_BIT) == stable,
+		    "vCPU %u: flags 0x%x, %sstable expected", kv->vcpu->id, page.flags,
+		    stable ? "" : "un");
+}
+
+static void assert_unmoved(struct event *ev, struct kvmclock_vcpu *kv,
+			   const struct pvclock_vcpu_time_info *before, const char *by)
+{
+	struct pvclock_vcpu_time_info after = kvmclock_read_page(kv->page);
+	int64_t moved = kvmclock_movement(before, &after, rdtsc() + tsc_offset(ev, kv));
+
+	TEST_ASSERT(!moved, "vCPU %u: clock moved by %+ld ns by %s", kv->vcpu->id, moved, by);
+}
+
+/* Under a master clock: the page says what KVM_GET_CLOCK says, at one TSC. */
+static void assert_clock_is_page(struct event *ev, struct kvmclock_vcpu *kv)
+{
+	struct pvclock_vcpu_time_info page = kvmclock_read_page(kv->page);
+	struct kvm_clock_data data = get_clock(ev);
+	uint64_t expected = kvmclock_at(&page, data.host_tsc + tsc_offset(ev, kv));
+
+	TEST_ASSERT(data.flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", data.flags);
+	TEST_ASSERT(data.clock == expected,
+		    "KVM_GET_CLOCK %llu, the page of vCPU %u says %lu, %+ld ns", data.clock,
+		    kv->vcpu->id, expected, (int64_t)(data.clock - expected));
+}
+
+static void assert_same_tsc(struct event *ev, unsigned int nr)
+{
+	uint64_t offset, first = tsc_offset(ev, &ev->vcpu[0]);
+	unsigned int i;
+
+	for (i = 1; i < nr; i++) {
+		offset = tsc_offset(ev, &ev->vcpu[i]);
+		TEST_ASSERT(offset == first, "TSC of vCPU %u is %+ld cycles from that of vCPU 0",
+			    i, (int64_t)(offset - first));
+	}
+}
+
+static int64_t clock_ns(clockid_t id)
+{
+	struct timespec ts;
+
+	TEST_ASSERT(!clock_gettime(id, &ts), "clock_gettime(%d)", id);
+	return ts.tv_sec * (int64_t)NSEC_PER_SEC + ts.tv_nsec;
+}
+
+/*
+ * What goes on where the TSC does not: CLOCK_MONOTONIC_RAW plus the time slept.
+ * The latter is a difference of two readings: the order of both says to which
+ * side it is wrong.
+ */
+static int64_t base_ns(bool high)
+{
+	int64_t boot, monotonic;
+
+	if (high)
+		monotonic = clock_ns(CLOCK_MONOTONIC);
+	boot = clock_ns(CLOCK_BOOTTIME);
+	if (!high)
+		monotonic = clock_ns(CLOCK_MONOTONIC);
+	return clock_ns(CLOCK_MONOTONIC_RAW) + boot - monotonic;
+}
+
+/* A KVM_GET_CLOCK, and the limits that its instant has by order of reading. */
+struct instant {
+	struct kvm_clock_data data;
+	int64_t base_before, base_after;
+	uint64_t tsc_before, tsc_after;
+};
+
+static struct instant take_instant(struct event *ev)
+{
+	struct instant t;
+
+	t.base_before = base_ns(false);
+	t.tsc_before = rdtsc();
+	t.data = get_clock(ev);
+	t.tsc_after = rdtsc();
+	t.base_after = base_ns(true);
+	return t;
+}
+
+/*
+ * From @a to @b the clock has gone by what either time base says has passed:
+ * the line over the TSC or CLOCK_MONOTONIC_RAW, whose rates differ where RAW is
+ * another clocksource's.  Where it is the TSC's they do by 2^-23, as a kernel's
+ * multiplier for ten minutes has 23 significant bits or more, and the line's is
+ * finer; 4 ns are two differences of two rounded readings.
+ */
+static void assert_continues(const struct instant *a, const struct instant *b,
+			     const struct pvclock_vcpu_time_info *page)
+{
+	int64_t least = b->base_before - a->base_after, most = b->base_after - a->base_before;
+	int64_t passed = b->data.clock - a->data.clock;
+
+	least = min_t(int64_t, least, kvmclock_scale(page, b->tsc_before - a->tsc_after));
+	most = max_t(int64_t, most, kvmclock_scale(page, b->tsc_after - a->tsc_before));
+	least -= (least >> 22) + 4;
+	most += (most >> 22) + 4;
+	TEST_ASSERT(passed >= least && passed <= most,
+		    "the clock went %ld ns in %ld to %ld ns", passed, least, most);
+}
+
+static const char *other_clocksource(void)
+{
+	char available[128];
+
+	read_word(CLOCKSOURCES "available_clocksource", available, sizeof(available));
+	if (strstr(available, "hpet"))
+		return "hpet";
+	TEST_ASSERT(strstr(available, "acpi_pm"), "no clocksource beside the TSC in '%s'",
+		    available);
+	return "acpi_pm";
+}
+
+static bool has_master_clock(struct event *ev)
+{
+	return get_clock(ev).flags & KVM_CLOCK_TSC_STABLE;
+}
+
+/* Away from the TSC and back, as often as an unhappy watchdog may do it. */
+TEST_F_TIMEOUT(kvmclock_event, clocksource, CASE_S)
+{
+	struct event *ev = &self->event;
+	const char *other = other_clocksource();
+	struct instant a, b, c;
+	unsigned int i, round;
+
+	for (round = 0; round < NR_SWITCHES; round++) {
+		struct pvclock_vcpu_time_info page = kvmclock_read_page(ev->vcpu[0].page);
+
+		a = take_instant(ev);
+		write_file_ok(CLOCKSOURCE, other);
+		wait_until(ev, !has_master_clock(ev));
+		wait_for_readings(ev);
+		for (i = 0; i < NR_VCPUS; i++)
+			assert_stable(&ev->vcpu[i], false);
+		TEST_ASSERT(!ev->watch->stable[0] && !ev->watch->stable[1],
+			    "a guest sees the stable bit");
+		b = take_instant(ev);
+		TEST_ASSERT(!(b.data.flags & (KVM_CLOCK_TSC_STABLE | KVM_CLOCK_HOST_TSC)),
+			    "round %u, on %s: flags 0x%x", round, other, b.data.flags);
+		assert_continues(&a, &b, &page);
+
+		/* Each vCPU has a line of its own, and a new one on another CPU. */
+		kvmclock_enter(&ev->vcpu[UNLOADED]);
+		move_thread(ev->thread[round & 1], !(round & 1));
+		wait_for_readings(ev);
+		move_thread(ev->thread[round & 1], round & 1);
+		wait_for_readings(ev);
+
+		write_file_ok(CLOCKSOURCE, clocksource);
+		wait_until(ev, has_master_clock(ev));
+		wait_for_readings(ev);
+		c = take_instant(ev);
+		assert_continues(&a, &c, &page);
+		for (i = 0; i < NR_VCPUS; i++) {
+			assert_stable(&ev->vcpu[i], true);
+			assert_clock_is_page(ev, &ev->vcpu[i]);
+		}
+		TEST_ASSERT(ev->watch->stable[0] && ev->watch->stable[1],
+			    "a guest does not see the stable bit");
+		assert_same_tsc(ev, NR_VCPUS);
+		TEST_ASSERT(c.data.flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", c.data.flags);
+	}
+
+	/* From now on it is a line like any other. */
+	ev->first[0] = kvmclock_read_page(ev->vcpu[0].page);
+	kvmclock_enter(&ev->vcpu[UNBORN]);
+	kvmclock_vcpu_add(ev->vm, &ev->vcpu[LATE], LATE);
+	kvmclock_enable(&ev->vcpu[LATE], MSR_KVM_SYSTEM_TIME_NEW);
+	assert_stable(&ev->vcpu[LATE], true);
+	assert_same_tsc(ev, MAX_VCPUS);
+	assert_clock_is_page(ev, &ev->vcpu[UNBORN]);
+	assert_clock_is_page(ev, &ev->vcpu[LATE]);
+	assert_unmoved(ev, &ev->vcpu[0], &ev->first[0], "vCPUs that came after the switch");
+}
+
+/* vCPUs are driven off a CPU that goes, and moved back to it when it is there. */
+TEST_F_TIMEOUT(kvmclock_event, cpu_hotplug, CASE_S)
+{
+	struct event *ev = &self->event;
+	unsigned int i, round;
+
+	for (round = 0; round < NR_HOTPLUGS; round++) {
+		write_file_ok(CPU1_ONLINE, "0");
+		wait_for_readings(ev);
+		for (i = 0; i < UNBORN; i++) {
+			assert_unmoved(ev, &ev->vcpu[i], &ev->first[i], "a CPU that went");
+			assert_stable(&ev->vcpu[i], true);
+		}
+
+		write_file_ok(CPU1_ONLINE, "1");
+		move_thread(ev->thread[round & 1], 1);
+		move_thread(ev->thread[!(round & 1)], 0);
+		wait_for_readings(ev);
+		for (i = 0; i < UNBORN; i++) {
+			assert_unmoved(ev, &ev->vcpu[i], &ev->first[i], "a CPU that came");
+			assert_stable(&ev->vcpu[i], true);
+			assert_clock_is_page(ev, &ev->vcpu[i]);
+		}
+		assert_same_tsc(ev, NR_VCPUS);
+	}
+
+	kvmclock_enter(&ev->vcpu[UNBORN]);
+	assert_unmoved(ev, &ev->vcpu[UNBORN], &ev->first[0], "its first run");
+}
+
+/*
+ * Sleeps until the alarm.  One that is over before the machine sleeps would
+ * leave it asleep for ever: as the count of wakeups is that from before the
+ * alarm was set, the kernel refuses to, and it needs another, later one.
+ * Returns how many times the guests were told.
+ */
+static unsigned int suspend_host(void)
+{
+	unsigned int seconds, attempts = 0;
+	char count[32], alarm[32];
+	int r = -EBUSY;
+
+	for (seconds = 3; r == -EBUSY && seconds <= 48; seconds *= 2) {
+		read_word(WAKEUP_COUNT, count, sizeof(count));
+		write_file_ok(WAKEALARM, "0");
+		snprintf(alarm, sizeof(alarm), "+%u", seconds);
+		write_file_ok(WAKEALARM, alarm);
+		r = write_file(WAKEUP_COUNT, count);
+		if (r == -EINVAL) {
+			r = -EBUSY;
+			continue;
+		}
+		TEST_ASSERT(!r, "'%s' to %s: %s", count, WAKEUP_COUNT, strerror(-r));
+		r = write_file(POWER_STATE, "mem");
+		attempts++;
+	}
+	TEST_ASSERT(!r, "'mem' to %s: %s", POWER_STATE, strerror(-r));
+	return attempts;
+}
+
+/*
+ * The line goes on as if nothing had been, if the TSC did; else from the value
+ * at the suspend by the time slept, which the host knows from its RTC.  So it
+ * takes less than a second between both for the RTC's rounding.
+ */
+TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
+{
+	struct event *ev = &self->event;
+	struct pvclock_vcpu_time_info before[MAX_VCPUS], after;
+	unsigned int i, round, told = 0, stops;
+	struct instant a, b;
+	int64_t missed;
+
+	for (round = 1; round <= NR_SUSPENDS; round++) {
+		for (i = 0; i < UNBORN; i++)
+			before[i] = kvmclock_read_page(ev->vcpu[i].page);
+		a = take_instant(ev);
+
+		told += suspend_host();
+
+		b = take_instant(ev);
+		TEST_ASSERT(b.data.flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", b.data.flags);
+		wait_for_readings(ev);
+
+		/* The UNLOADED one stays so for all suspends, as does the UNBORN. */
+		for (i = 0; i < NR_WATCHERS; i++) {
+			stops = READ_ONCE(ev->watch->stops[i]);
+			TEST_ASSERT(stops >= round && stops <= told,
+				    "vCPU %u found %u times that it was stopped, of %u to %u", i,
+				    stops, round, told);
+			assert_stable(&ev->vcpu[i], true);
+			assert_clock_is_page(ev, &ev->vcpu[i]);
+		}
+
+		missed = (b.base_after - a.base_before) -
+			 (int64_t)kvmclock_scale(&before[0], b.tsc_after - a.tsc_before);
+		if (b.tsc_after < a.tsc_before)
+			ksft_print_msg("suspend %u: this machine's TSC restarts\n", round);
+		else
+			ksft_print_msg("suspend %u: this machine's TSC counts through (%+ld ms)\n",
+				       round, (long)(missed / 1000000));
+
+		if (b.tsc_after > a.tsc_before && llabs(missed) < NSEC_PER_SEC) {
+			for (i = 0; i < NR_WATCHERS; i++)
+				assert_unmoved(ev, &ev->vcpu[i], &before[i], "a suspend");
+		} else {
+			after = kvmclock_read_page(ev->vcpu[0].page);
+			TEST_ASSERT(after.tsc_to_system_mul == before[0].tsc_to_system_mul &&
+				    after.tsc_shift == before[0].tsc_shift, "another slope");
+		}
+		assert_continues(&a, &b, &before[0]);
+	}
+
+	for (i = UNLOADED; i <= UNBORN; i++) {
+		kvmclock_enter(&ev->vcpu[i]);
+		TEST_ASSERT(ev->vcpu[i].page->flags & PVCLOCK_GUEST_STOPPED,
+			    "vCPU %u was not told", i);
+		kvmclock_call(&ev->vcpu[i], KVMCLOCK_CLEAR_STOPPED, 0, 0);
+		kvmclock_enter(&ev->vcpu[i]);
+		TEST_ASSERT(!(ev->vcpu[i].page->flags & PVCLOCK_GUEST_STOPPED),
+			    "vCPU %u is told twice", i);
+	}
+	kvmclock_vcpu_add(ev->vm, &ev->vcpu[LATE], LATE);
+	kvmclock_enable(&ev->vcpu[LATE], MSR_KVM_SYSTEM_TIME_NEW);
+	TEST_ASSERT(!(ev->vcpu[LATE].page->flags & PVCLOCK_GUEST_STOPPED),
+		    "told of a suspend before its time");
+
+	assert_same_tsc(ev, MAX_VCPUS);
+	for (i = 0; i < MAX_VCPUS; i++) {
+		assert_stable(&ev->vcpu[i], true);
+		assert_clock_is_page(ev, &ev->vcpu[i]);
+	}
+}
+
+int main(int argc, char *argv[])
+{
+	int hold, r;
+	pid_t guard;
+
+	kvmclock_require_host();
+	TEST_ASSERT(!geteuid(), "only root can do this to a host");
+	read_word(CLOCKSOURCE, clocksource, sizeof(clocksource));
+	TEST_ASSERT(!access(CPU1_ONLINE, W_OK), "CPU 1 cannot be taken offline");
+	TEST_ASSERT(!access(WAKEALARM, W_OK) && !access(POWER_STATE, W_OK),
+		    "this host cannot sleep and wake up by itself");
+
+	guard = start_guard(&hold);
+	r = test_harness_run(argc, argv);
+	close(hold);
+	waitpid(guard, NULL, 0);
+	return r;
+}
