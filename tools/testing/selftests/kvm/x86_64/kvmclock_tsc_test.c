@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Guest TSCs that are written: by the guest, by userspace, and by KVM itself
+ * where it makes up for a host that is too slow.  Whatever a TSC does, the
+ * clock over it stays the same line, and nobody else notices.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "kvmclock.h"
+#include "processor.h"
+#include "test_util.h"
+
+#define NR_VCPUS	3
+#define WRITER		1	/* the vCPU whose TSC is written */
+#define NR_ENTRIES	200
+#define PAUSE_US	1000
+
+FIXTURE(kvmclock_tsc) {
+	struct kvm_vm *vm;
+	struct kvmclock_vcpu vcpu[NR_VCPUS];
+	struct pvclock_vcpu_time_info first[NR_VCPUS];
+	uint64_t offset;
+	unsigned long khz;
+};
+
+FIXTURE_SETUP(kvmclock_tsc)
+{
+	unsigned int i;
+	int r;
+
+	self->vm = vm_create(NR_VCPUS);
+	for (i = 0; i < NR_VCPUS; i++)
+		kvmclock_vcpu_add(self->vm, &self->vcpu[i], i);
+	for (i = 0; i < NR_VCPUS; i++)
+		kvmclock_enable(&self->vcpu[i], MSR_KVM_SYSTEM_TIME_NEW);
+	for (i = 0; i < NR_VCPUS; i++) {
+		kvmclock_enter(&self->vcpu[i]);
+		self->first[i] = kvmclock_read_page(self->vcpu[i].page);
+	}
+	self->offset = kvmclock_tsc_offset(&self->vcpu[0]);
+
+	r = __vcpu_ioctl(self->vcpu[0].vcpu, KVM_GET_TSC_KHZ, NULL);
+	TEST_ASSERT(r > 0, "no TSC rate: %d, errno %d", r, errno);
+	self->khz = r;
+}
+
+FIXTURE_TEARDOWN(kvmclock_tsc)
+{
+	kvm_vm_free(self->vm);
+}
+
+/*
+ * The very line of @before, which was over a TSC with @before_offset: same slope
+ * and, at each TSC value less the offset, the same clock.
+ */
+static void assert_same_line(struct kvmclock_vcpu *kv, const struct pvclock_vcpu_time_info *before,
+			     uint64_t before_offset, const char *by)
+{
+	struct pvclock_vcpu_time_info page = kvmclock_read_page(kv->page);
+	int64_t moved;
+
+	TEST_ASSERT(page.tsc_to_system_mul == before->tsc_to_system_mul &&
+		    page.tsc_shift == before->tsc_shift, "vCPU %u: another slope by %s",
+		    kv->vcpu->id, by);
+
+	page.tsc_timestamp += before_offset - kvmclock_tsc_offset(kv);
+	moved = kvmclock_movement(before, &page, rdtsc() + before_offset);
+	TEST_ASSERT(!moved, "vCPU %u: clock moved by %+ld ns by %s", kv->vcpu->id, moved, by);
+}
+
+static void assert_stable(struct kvmclock_vcpu *kv, bool stable, const char *after)
+{
+	struct pvclock_vcpu_time_info page = kvmclock_read_page(kv->page);
+
+	TEST_ASSERT(!!(page.flags & PVCLOCK_TSC_STABLE_BIT) == stable,
+		    "vCPU %u after %s: flags 0x%x, %sstable expected", kv->vcpu->id, after,
+		    page.flags, stable ? "" : "un");
+}
+
+/* KVM_GET_CLOCK is what the guest computes at the TSC value it returns. */
+static void assert_clock_is_guests(struct kvm_vm *vm, struct kvmclock_vcpu *kv, const char *after)
+{
+	struct kvm_clock_data data;
+	uint64_t guest;
+
+	/* The guest goes first: an entry may be what moves its TSC. */
+	kvmclock_enter(kv);
+	data = kvmclock_get(vm);
+	TEST_ASSERT(data.flags == KVMCLOCK_GET_FLAGS, "after %s: flags 0x%x", after, data.flags);
+	guest = kvmclock_at(kv->page, data.host_tsc + kvmclock_tsc_offset(kv));
+	TEST_ASSERT(data.clock == guest, "after %s: KVM_GET_CLOCK %llu, vCPU %u has %lu: %+ld ns",
+		    after, data.clock, kv->vcpu->id, guest, (int64_t)(data.clock - guest));
+}
+
+static void enter_all(struct kvmclock_vcpu *kv)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_VCPUS; i++)
+		kvmclock_enter(&kv[i]);
+}
+
+/* What must hold after any write to the TSC of vCPU WRITER. */
+static void assert_nobody_noticed(FIXTURE_DATA(kvmclock_tsc) * self, const char *by)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	bool same = kvmclock_tsc_offset(&kv[WRITER]) == self->offset;
+	unsigned int i;
+
+	/* The writer's page was right before its next instruction. */
+	assert_same_line(&kv[WRITER], &self->first[WRITER], self->offset, by);
+	assert_stable(&kv[WRITER], same, by);
+
+	enter_all(kv);
+	for (i = 0; i < NR_VCPUS; i++) {
+		assert_same_line(&kv[i], &self->first[i], self->offset, by);
+		assert_stable(&kv[i], same, by);
+		assert_clock_is_guests(self->vm, &kv[i], by);
+		if (i != WRITER)
+			TEST_ASSERT(kvmclock_tsc_offset(&kv[i]) == self->offset,
+				    "TSC of vCPU %u moved by %s on another", i, by);
+	}
+}
+
+/* The TSC has @value at some host TSC from @before to @after. */
+static void assert_tsc_was_set(struct kvmclock_vcpu *kv, uint64_t value, uint64_t before,
+			       uint64_t after, const char *by)
+{
+	uint64_t at = value - kvmclock_tsc_offset(kv);
+
+	TEST_ASSERT(at - before <= after - before,
+		    "%s: 0x%lx is the TSC of vCPU %u at host TSC %lu, not from %lu to %lu", by,
+		    value, kv->vcpu->id, at, before, after);
+}
+
+/* A new VM's TSC and clock start together: at TSC 0 the clock is 0. */
+TEST_F(kvmclock_tsc, new_vm)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_VCPUS; i++) {
+		TEST_ASSERT(!self->first[i].tsc_timestamp && !self->first[i].system_time,
+			    "vCPU %u: the clock is %lu at TSC %lu", i,
+			    (uint64_t)self->first[i].system_time,
+			    (uint64_t)self->first[i].tsc_timestamp);
+		TEST_ASSERT(kvmclock_tsc_offset(&self->vcpu[i]) == self->offset,
+			    "TSC of vCPU %u differs from the start", i);
+		assert_stable(&self->vcpu[i], true, "creation");
+	}
+}
+
+TEST_F(kvmclock_tsc, guest_writes_tsc)
+{
+	static const uint64_t values[] = {
+		1ULL << 62,
+		1,
+		0,
+		-1ULL,
+		-(1ULL << 33),
+		1ULL << 63,
+		(1ULL << 63) - 1,
+		12345678901234,
+		0,
+	};
+	struct kvmclock_vcpu *writer = &self->vcpu[WRITER];
+	uint64_t before, after, adjust, old_offset;
+	char by[64];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(values); i++) {
+		snprintf(by, sizeof(by), "a guest's write of TSC 0x%lx", values[i]);
+		old_offset = kvmclock_tsc_offset(writer);
+		adjust = kvmclock_rdmsr(writer, MSR_IA32_TSC_ADJUST);
+
+		before = rdtsc();
+		kvmclock_wrmsr(writer, MSR_IA32_TSC, values[i]);
+		after = rdtsc();
+
+		assert_tsc_was_set(writer, values[i], before, after, by);
+		assert_nobody_noticed(self, by);
+		adjust += kvmclock_tsc_offset(writer) - old_offset;
+		TEST_ASSERT(kvmclock_rdmsr(writer, MSR_IA32_TSC_ADJUST) == adjust,
+			    "%s: TSC_ADJUST is not off by as much", by);
+	}
+
+	/* Equal again by the guest's own doing: the stable bit is back. */
+	adjust = kvmclock_rdmsr(writer, MSR_IA32_TSC_ADJUST);
+	adjust += self->offset - kvmclock_tsc_offset(writer);
+	kvmclock_wrmsr(writer, MSR_IA32_TSC_ADJUST, adjust);
+	TEST_ASSERT(kvmclock_tsc_offset(writer) == self->offset, "TSC_ADJUST is not exact");
+	assert_nobody_noticed(self, "TSC_ADJUST, back to where the TSC was");
+}
+
+TEST_F(kvmclock_tsc, guest_writes_adjust)
+{
+	static const int64_t steps[] = {
+		1000, -1, 1LL << 40, -(1LL << 40), INT64_MAX, INT64_MIN, 12345, 0,
+	};
+	struct kvmclock_vcpu *writer = &self->vcpu[WRITER];
+	uint64_t value, offset;
+	char by[64];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
+		snprintf(by, sizeof(by), "TSC_ADJUST 0x%lx", (uint64_t)steps[i]);
+		kvmclock_wrmsr(writer, MSR_IA32_TSC_ADJUST, steps[i]);
+		offset = kvmclock_tsc_offset(writer);
+		TEST_ASSERT(offset == self->offset + steps[i],
+			    "%s: the TSC moved by 0x%lx", by, offset - self->offset);
+		value = kvmclock_rdmsr(writer, MSR_IA32_TSC_ADJUST);
+		TEST_ASSERT(value == (uint64_t)steps[i], "%s: 0x%lx read back", by, value);
+		assert_nobody_noticed(self, by);
+
+		/* Userspace restores the number; the TSC it restores itself. */
+		vcpu_set_msr(writer->vcpu, MSR_IA32_TSC_ADJUST, steps[i] + 99);
+		TEST_ASSERT(kvmclock_tsc_offset(writer) == offset, "the host moved the TSC by it");
+		vcpu_set_msr(writer->vcpu, MSR_IA32_TSC_ADJUST, steps[i]);
+		assert_nobody_noticed(self, "TSC_ADJUST by the host");
+	}
+}
+
+TEST_F(kvmclock_tsc, host_sets_offset)
+{
+	uint64_t offsets[] = {
+		self->offset + 1, self->offset - 1, 0, -1ULL, 1ULL << 63, 1ULL << 62,
+		self->offset + self->khz * 500, self->offset,
+	};
+	struct kvmclock_vcpu *writer = &self->vcpu[WRITER];
+	uint64_t got;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(offsets); i++) {
+		kvmclock_set_tsc_offset(writer, offsets[i]);
+		got = kvmclock_tsc_offset(writer);
+		TEST_ASSERT(got == offsets[i], "TSC offset 0x%lx became 0x%lx", offsets[i], got);
+		kvmclock_enter(writer);
+		assert_nobody_noticed(self, "KVM_VCPU_TSC_OFFSET");
+		got = kvmclock_tsc_offset(writer);
+		TEST_ASSERT(got == offsets[i], "TSC offset 0x%lx became 0x%lx", offsets[i], got);
+	}
+}
+
+/* Writes the TSC as a restoring VMM does, and says between which host TSCs. */
+static void host_writes_tsc(struct kvmclock_vcpu *kv, uint64_t value, uint64_t *before,
+			    uint64_t *after)
+{
+	*before = rdtsc();
+	vcpu_set_msr(kv->vcpu, MSR_IA32_TSC, value);
+	*after = rdtsc();
+	kvmclock_enter(kv);
+}
+
+static void assert_joined(struct kvmclock_vcpu *kv, struct kvmclock_vcpu *other, const char *by)
+{
+	int64_t ahead = kvmclock_tsc_offset(kv) - kvmclock_tsc_offset(other);
+
+	TEST_ASSERT(!ahead, "%s: TSC of vCPU %u is %+ld cycles from that of vCPU %u", by,
+		    kv->vcpu->id, ahead, other->vcpu->id);
+}
+
+/* vCPU @other's TSC, at the host TSC of a write that comes now or a bit later. */
+static uint64_t tsc_of(struct kvmclock_vcpu *other)
+{
+	return rdtsc() + kvmclock_tsc_offset(other);
+}
+
+/*
+ * The legacy rules for MSR_IA32_TSC from userspace.  Within a second means: of
+ * what the others have at the write, which is later than the value was computed.
+ */
+TEST_F(kvmclock_tsc, host_writes_tsc)
+{
+	struct kvmclock_vcpu *kv = self->vcpu, *writer = &kv[WRITER];
+	uint64_t second = self->khz * 1000, before, after, value;
+
+	/* 0 is "as the others", from the start. */
+	host_writes_tsc(writer, 0, &before, &after);
+	assert_joined(writer, &kv[0], "0 in a new VM");
+	assert_nobody_noticed(self, "0 in a new VM");
+
+	/* From userspace's first write on, near is "as the others", too. */
+	value = tsc_of(&kv[0]) + second / 2;
+	host_writes_tsc(writer, value, &before, &after);
+	assert_joined(writer, &kv[0], "half a second ahead");
+	assert_nobody_noticed(self, "half a second ahead");
+
+	/* What is far is taken as it is ... */
+	value = tsc_of(&kv[0]) + 100 * second;
+	host_writes_tsc(writer, value, &before, &after);
+	assert_tsc_was_set(writer, value, before, after, "100 s ahead");
+	assert_nobody_noticed(self, "100 s ahead");
+
+	/* ... and the others may follow: within a second of that one, either side. */
+	value = tsc_of(writer) + second / 2;
+	host_writes_tsc(&kv[0], value, &before, &after);
+	assert_joined(&kv[0], writer, "half a second ahead of the new");
+	assert_stable(&kv[0], false, "two of three");
+	value = tsc_of(writer) - second / 2;
+	host_writes_tsc(&kv[2], value, &before, &after);
+	assert_joined(&kv[2], writer, "half a second behind the new");
+	enter_all(kv);
+	assert_stable(&kv[0], true, "all three");
+	assert_stable(&kv[2], true, "all three");
+	self->offset = kvmclock_tsc_offset(writer);
+
+	/* Back, and below: the same rules. */
+	host_writes_tsc(writer, second, &before, &after);
+	assert_tsc_was_set(writer, second, before, after, "back to one second");
+	assert_stable(writer, false, "back to one second");
+	host_writes_tsc(&kv[0], 0, &before, &after);
+	assert_joined(&kv[0], writer, "0 joins the new");
+	host_writes_tsc(&kv[2], 0, &before, &after);
+	assert_joined(&kv[2], writer, "0 joins the new");
+	enter_all(kv);
+	assert_stable(&kv[0], true, "0 on all");
+	assert_clock_is_guests(self->vm, &kv[0], "0 on all");
+	assert_clock_is_guests(self->vm, writer, "0 on all");
+}
+
+/* The first value that userspace writes means what it says, near or not. */
+TEST_F(kvmclock_tsc, first_host_write)
+{
+	struct kvmclock_vcpu *kv = self->vcpu, *writer = &kv[WRITER];
+	uint64_t before, after, value = tsc_of(&kv[0]) + self->khz * 300;
+
+	host_writes_tsc(writer, value, &before, &after);
+	assert_tsc_was_set(writer, value, before, after, "the first write");
+	assert_nobody_noticed(self, "the first write");
+
+	/* KVM_VCPU_TSC_OFFSET never guesses, however near. */
+	kvmclock_set_tsc_offset(&kv[0], kvmclock_tsc_offset(writer) + 1);
+	TEST_ASSERT(kvmclock_tsc_offset(&kv[0]) == kvmclock_tsc_offset(writer) + 1,
+		    "KVM_VCPU_TSC_OFFSET was taken for a sync");
+}
+
+static void assert_refused(FIXTURE_DATA(kvmclock_tsc) * self, unsigned long khz)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	struct pvclock_vcpu_time_info page;
+	unsigned int i;
+	int r;
+
+	r = __vcpu_ioctl(kv[WRITER].vcpu, KVM_SET_TSC_KHZ, (void *)khz);
+	TEST_ASSERT(r == -1 && errno == EINVAL, "%lu kHz on a vCPU: %d, errno %d", khz, r, errno);
+	r = __vm_ioctl(self->vm, KVM_SET_TSC_KHZ, (void *)khz);
+	TEST_ASSERT(r == -1 && errno == EINVAL, "%lu kHz on a VM: %d, errno %d", khz, r, errno);
+
+	enter_all(kv);
+	for (i = 0; i < NR_VCPUS; i++) {
+		page = kvmclock_read_page(kv[i].page);
+		TEST_ASSERT(!memcmp(&page, &self->first[i], sizeof(page)),
+			    "%lu kHz: page of vCPU %u was written", khz, i);
+		TEST_ASSERT(kvmclock_tsc_offset(&kv[i]) == self->offset, "%lu kHz: TSC moved", khz);
+		r = __vcpu_ioctl(kv[i].vcpu, KVM_GET_TSC_KHZ, NULL);
+		TEST_ASSERT(r == (int)self->khz, "%lu kHz: vCPU %u has %d kHz now", khz, i, r);
+	}
+	r = __vm_ioctl(self->vm, KVM_GET_TSC_KHZ, NULL);
+	TEST_ASSERT(r == (int)self->khz, "%lu kHz: the VM has %d kHz now", khz, r);
+}
+
+/* A rate that can't be had is refused, and that is all that happens. */
+TEST_F(kvmclock_tsc, refused_rates)
+{
+	if (kvm_has_cap(KVM_CAP_TSC_CONTROL)) {
+		assert_refused(self, INT_MAX);
+		assert_refused(self, UINT_MAX);
+	} else {
+		assert_refused(self, self->khz / 2);
+		assert_refused(self, self->khz - self->khz / 1000);
+		assert_refused(self, 1);
+	}
+}
+
+static int64_t raw_ns(void)
+{
+	struct timespec ts;
+
+	TEST_ASSERT(!clock_gettime(CLOCK_MONOTONIC_RAW, &ts), "clock_gettime()");
+	return ts.tv_sec * (int64_t)NSEC_PER_SEC + ts.tv_nsec;
+}
+
+static uint64_t cycles_in(int64_t ns, unsigned long khz)
+{
+	unsigned __int128 product = ns;
+
+	return product * khz / 1000000;
+}
+
+/*
+ * A guest that is faster than its host: where no hardware scales the TSC, KVM
+ * moves it forward at each entry to where CLOCK_MONOTONIC_RAW says it should
+ * be.  So a reading that a guest takes between two of RAW has at least what the
+ * rate gives for the first, and no more than for the second.  The two rates
+ * are rounded, RAW's to 2^-23 and KVM's cycles per nanosecond to 2^-31.
+ */
+TEST_F(kvmclock_tsc, faster_than_the_host)
+{
+	struct kvmclock_vcpu *kv = &self->vcpu[WRITER];
+	unsigned long khz = self->khz / 7 * 10 + 1;
+	uint64_t tsc, last, first, least, most;
+	int64_t raw_first[2], raw[2];
+	unsigned int i;
+	int r;
+
+	r = __vcpu_ioctl(kv->vcpu, KVM_SET_TSC_KHZ, (void *)khz);
+	TEST_ASSERT(!r, "%lu kHz on a host of %lu kHz: errno %d", khz, self->khz, errno);
+	r = __vcpu_ioctl(kv->vcpu, KVM_GET_TSC_KHZ, NULL);
+	TEST_ASSERT(r == (int)khz, "%lu kHz became %d kHz", khz, r);
+
+	raw_first[0] = raw_ns();
+	first = kvmclock_rdmsr(kv, MSR_IA32_TSC);
+	raw_first[1] = raw_ns();
+	last = first;
+
+	for (i = 0; i < NR_ENTRIES; i++) {
+		usleep(PAUSE_US);
+		raw[0] = raw_ns();
+		tsc = kvmclock_rdmsr(kv, MSR_IA32_TSC);
+		raw[1] = raw_ns();
+
+		TEST_ASSERT(tsc >= last, "TSC %lu after %lu", tsc, last);
+		least = cycles_in(raw[0] - raw_first[1], khz);
+		most = cycles_in(raw[1] - raw_first[0], khz);
+		least -= (least >> 22) + 4;
+		most += (most >> 22) + 4;
+		TEST_ASSERT(tsc - first >= least && tsc - first <= most,
+			    "%lu cycles of a guest of %lu kHz, %lu to %lu expected", tsc - first,
+			    khz, least, most);
+		last = tsc;
+
+		if (!kvm_has_cap(KVM_CAP_TSC_CONTROL)) {
+			assert_same_line(kv, &self->first[WRITER], self->offset, "catching up");
+			assert_clock_is_guests(self->vm, kv, "catching up");
+		}
+		assert_stable(kv, false, "a rate of its own");
+	}
+
+	/* Of the others' line and TSC there is no change. */
+	if (!kvm_has_cap(KVM_CAP_TSC_CONTROL)) {
+		kvmclock_enter(&self->vcpu[0]);
+		assert_same_line(&self->vcpu[0], &self->first[0], self->offset, "catching up");
+		assert_clock_is_guests(self->vm, &self->vcpu[0], "another's catching up");
+	}
+	TEST_ASSERT(kvmclock_tsc_offset(&self->vcpu[0]) == self->offset, "another's TSC moved");
+}
+
+int main(int argc, char *argv[])
+{
+	kvmclock_require_host();
+	return test_harness_run(argc, argv);
+}
