@@ -123,6 +123,7 @@ unsigned int kvmclock_max_khz(void);
 
 /* What the host's time and the guest TSC call when they change. */
 void kvmclock_resume(struct kvm *kvm);
+bool kvmclock_reconsider(struct kvm *kvm);
 void kvmclock_suspend_line(struct kvm *kvm);
 void kvmclock_resume_line(struct kvm *kvm);
 void kvmclock_tsc_changed(struct kvm_vcpu *vcpu, bool host_initiated);

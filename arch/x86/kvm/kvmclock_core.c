@@ -20,12 +20,12 @@
  * update.  It starts no lower than the old one was when the vCPU left the
  * guest, so the guest never sees its clock go backwards.
  *
- * Locking: kvm_clock.update_lock serialises updates, and the writing of guest
- * memory that comes with them.  kvm_clock.lock guards the state and is never
- * held over anything that sleeps.  The line and the stable bit change with the
- * gate closed, that is with no vCPU in the guest, and leave each vCPU with the
- * request to write the pages: the first one back writes all of them, those of
- * halted vCPUs included, before any vCPU is in the guest again.
+ * Locking: kvm_clock.lock guards the state.  The line and the stable bit change
+ * with the gate closed, that is with no vCPU in the guest, under gate_lock, and
+ * leave each vCPU with the request to write the pages.  The first one back does
+ * so, under pages_lock, for all vCPUs, the halted ones included, before any of
+ * them is in the guest again.  Guest memory may be as slow as a page fault that
+ * userspace serves; nothing but other writers waits for it.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -423,7 +423,7 @@ static void kvmclock_write_line(struct kvm_vcpu *vcpu, const struct kvmclock_lin
 		.flags = stable ? PVCLOCK_TSC_STABLE_BIT : 0,
 	};
 
-	lockdep_assert_held(&vcpu->kvm->arch.clock.update_lock);
+	lockdep_assert_held(&vcpu->kvm->arch.clock.pages_lock);
 
 	if (v->page.active)
 		kvmclock_write_page(vcpu, &v->page, 0, page, &v->guest_stopped);
@@ -496,7 +496,7 @@ void kvmclock_update_all_pages(struct kvm *kvm)
 	unsigned long i;
 	u64 version;
 
-	mutex_lock(&clock->update_lock);
+	mutex_lock(&clock->pages_lock);
 	version = READ_ONCE(clock->version);
 	if (clock->published != version) {
 		kvm_hv_request_tsc_page_update(kvm);
@@ -504,7 +504,7 @@ void kvmclock_update_all_pages(struct kvm *kvm)
 			kvmclock_write_other(vcpu);
 		WRITE_ONCE(clock->published, version);
 	}
-	mutex_unlock(&clock->update_lock);
+	mutex_unlock(&clock->pages_lock);
 }
 
 static void kvmclock_update_rate_khz(struct kvm_vcpu *vcpu, unsigned int host_khz)
@@ -541,7 +541,7 @@ void kvmclock_update_page(struct kvm_vcpu *vcpu)
 	u64 offset;
 	bool stable;
 
-	mutex_lock(&clock->update_lock);
+	mutex_lock(&clock->pages_lock);
 
 	raw_spin_lock_irqsave(&clock->lock, flags);
 	host_khz = kvmclock_host_khz(clock);
@@ -564,7 +564,7 @@ void kvmclock_update_page(struct kvm_vcpu *vcpu)
 	kvmclock_update_rate_khz(vcpu, host_khz);
 	kvmclock_write_line(vcpu, &line, offset, stable);
 
-	mutex_unlock(&clock->update_lock);
+	mutex_unlock(&clock->pages_lock);
 }
 
 /*
@@ -574,7 +574,7 @@ void kvmclock_update_page(struct kvm_vcpu *vcpu)
 /* No vCPU is in the guest when this returns, nor enters it. */
 static void kvmclock_close_gate(struct kvm *kvm)
 {
-	lockdep_assert_held(&kvm->arch.clock.update_lock);
+	lockdep_assert_held(&kvm->arch.clock.gate_lock);
 
 	kvm_make_all_cpus_request(kvm, KVM_REQ_MCLOCK_INPROGRESS);
 }
@@ -623,17 +623,22 @@ static bool kvmclock_out_of_date(struct kvm *kvm)
 	return differs;
 }
 
-void kvmclock_update_master(struct kvm *kvm)
+/*
+ * Has the clock be what it should be; true if it wasn't.  Does not touch guest
+ * memory, so that the host's events may call it under kvm_lock.
+ */
+bool kvmclock_reconsider(struct kvm *kvm)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 	struct kvmclock_decision want;
 	struct kvmclock_snapshot now;
+	bool changed;
 
 	kvmclock_resume(kvm);
 
-	mutex_lock(&clock->update_lock);
-	if (kvmclock_out_of_date(kvm)) {
-		kvm_hv_request_tsc_page_update(kvm);
+	mutex_lock(&clock->gate_lock);
+	changed = kvmclock_out_of_date(kvm);
+	if (changed) {
 		kvmclock_close_gate(kvm);
 
 		kvmclock_begin_change(kvm);
@@ -644,7 +649,15 @@ void kvmclock_update_master(struct kvm *kvm)
 
 		kvmclock_open_gate(kvm);
 	}
-	mutex_unlock(&clock->update_lock);
+	mutex_unlock(&clock->gate_lock);
+
+	return changed;
+}
+
+void kvmclock_update_master(struct kvm *kvm)
+{
+	if (kvmclock_reconsider(kvm))
+		kvm_hv_request_tsc_page_update(kvm);
 }
 
 /*
@@ -821,7 +834,7 @@ void kvmclock_set_wall_clock(struct kvm *kvm, u64 data)
 	if (!data)
 		return;
 
-	mutex_lock(&clock->update_lock);
+	mutex_lock(&clock->pages_lock);
 
 	if (kvm_read_guest(kvm, data, &wall.version, sizeof(wall.version)))
 		goto out_unlock;
@@ -841,7 +854,7 @@ void kvmclock_set_wall_clock(struct kvm *kvm, u64 data)
 	kvm_write_guest(kvm, data, &wall.version, sizeof(wall.version));
 
 out_unlock:
-	mutex_unlock(&clock->update_lock);
+	mutex_unlock(&clock->pages_lock);
 }
 
 /*
@@ -917,8 +930,7 @@ int kvmclock_ioctl_set(struct kvm *kvm, void __user *argp)
 
 	kvmclock_resume(kvm);
 
-	mutex_lock(&clock->update_lock);
-	kvm_hv_request_tsc_page_update(kvm);
+	mutex_lock(&clock->gate_lock);
 	kvmclock_close_gate(kvm);
 
 	kvmclock_begin_change(kvm);
@@ -929,7 +941,10 @@ int kvmclock_ioctl_set(struct kvm *kvm, void __user *argp)
 	kvmclock_end_change(kvm);
 
 	kvmclock_open_gate(kvm);
-	mutex_unlock(&clock->update_lock);
+	mutex_unlock(&clock->gate_lock);
+
+	/* The reference counter no longer comes from the TSC page. */
+	kvm_hv_request_tsc_page_update(kvm);
 
 	return 0;
 }
@@ -1065,7 +1080,8 @@ void kvmclock_init_vm(struct kvm *kvm)
 	struct kvmclock_decision want;
 	struct kvmclock_snapshot now;
 
-	mutex_init(&clock->update_lock);
+	mutex_init(&clock->gate_lock);
+	mutex_init(&clock->pages_lock);
 	raw_spin_lock_init(&clock->lock);
 	seqcount_raw_spinlock_init(&clock->seq, &clock->lock);
 
@@ -1095,7 +1111,7 @@ void kvmclock_suspend_line(struct kvm *kvm)
 	struct kvm_clock *clock = &kvm->arch.clock;
 	struct kvmclock_snapshot now;
 
-	mutex_lock_nest_lock(&clock->update_lock, &kvm_lock);
+	mutex_lock_nest_lock(&clock->gate_lock, &kvm_lock);
 	kvmclock_close_gate(kvm);
 
 	kvmclock_begin_change(kvm);
@@ -1124,5 +1140,5 @@ void kvmclock_resume_line(struct kvm *kvm)
 	kvm_for_each_vcpu(i, vcpu, kvm)
 		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 	kvmclock_open_gate(kvm);
-	mutex_unlock(&clock->update_lock);
+	mutex_unlock(&clock->gate_lock);
 }

@@ -172,7 +172,7 @@ static void kvmclock_host_changed(struct work_struct *work)
 	mutex_lock(&kvm_lock);
 	kvmclock_update_caps();
 	list_for_each_entry(kvm, &vm_list, vm_list)
-		kvm_make_all_cpus_request(kvm, KVM_REQ_MASTERCLOCK_UPDATE);
+		kvmclock_reconsider(kvm);
 	mutex_unlock(&kvm_lock);
 }
 

@@ -122,9 +122,15 @@ static int kvm_tsc_plan(u32 khz, struct kvm_tsc_plan *plan)
 	return 0;
 }
 
-/* KVM_SET_TSC_KHZ: 0 stands for the host's rate. */
+/*
+ * KVM_SET_TSC_KHZ: 0 stands for the host's rate.  KVM_GET_TSC_KHZ returns an
+ * int, in which a rate has to fit.
+ */
 static int kvm_tsc_plan_user_khz(u32 *khz, struct kvm_tsc_plan *plan)
 {
+	if (*khz > INT_MAX)
+		return -EINVAL;
+
 	if (kvm_caps.has_tsc_control && *khz >= kvm_caps.max_guest_tsc_khz)
 		return -EINVAL;
 

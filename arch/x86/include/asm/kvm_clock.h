@@ -60,10 +60,11 @@ struct kvm_tsc_generation {
 
 /**
  * struct kvm_clock - a VM's clock
- * @update_lock: serialises changes of the line and writes to guest memory;
- *		 may sleep; taken before @lock
+ * @gate_lock:	serialises changes of the line; may be taken under kvm_lock, and
+ *		is never held over an access to guest memory
+ * @pages_lock:	serialises writes to guest memory
  * @lock:	protects everything below, and each vCPU's L1 offset and ratio;
- *		interrupts off
+ *		interrupts off, taken inside either of the others
  * @seq:	lets readers have @master, @line and @base_offset_ns without
  *		@lock; writers hold @lock
  * @master:	the VM has a master clock: @line is the kvmclock of all vCPUs.
@@ -75,7 +76,7 @@ struct kvm_tsc_generation {
  * @ratio:	TSC scaling ratio of @line
  * @host_khz:	rate of the host TSC that @line was derived from
  * @version:	counts changes of @line and @stable
- * @published:	the version that guest memory has; written under @update_lock
+ * @published:	the version that guest memory has; written under @pages_lock
  * @resumes:	host resumes that the clock has lived through
  * @restart_cycles: host TSC cycles lost in them, already compensated
  * @default_khz: guest TSC rate of vCPUs to come
@@ -84,7 +85,8 @@ struct kvm_tsc_generation {
  *		vCPU may write it at any time
  */
 struct kvm_clock {
-	struct mutex update_lock;	/* changes, and guest memory */
+	struct mutex gate_lock;		/* changes of the line */
+	struct mutex pages_lock;	/* writes to guest memory */
 	raw_spinlock_t lock;
 	seqcount_raw_spinlock_t seq;
 
