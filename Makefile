@@ -22,6 +22,8 @@ run: ## demonstration: a Linux guest in QEMU with KVM keeps time on our clock
 	@$(lab)/run.sh demo
 check: ## all tests in the emulated machine, ending with a verdict
 	@$(lab)/run.sh check
+compare: ## our tests on the base as it is and on ours, as a table
+	@$(lab)/compare.sh
 shell: ## a console in the host under test
 	@$(lab)/run.sh shell
 
@@ -37,4 +39,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules run check shell check-arith check-build check-lab clean distclean
+.PHONY: help deps tree kernel modules run check compare shell check-arith check-build check-lab clean distclean
