@@ -423,6 +423,11 @@ static const char *other_clocksource(void)
 	return "acpi_pm";
 }
 
+static bool says_stable(struct kvm_vm *vm)
+{
+	return kvmclock_get(vm).flags & KVM_CLOCK_TSC_STABLE;
+}
+
 static bool has_master_clock(struct event *ev)
 {
 	return get_clock(ev).flags & KVM_CLOCK_TSC_STABLE;
@@ -484,6 +489,38 @@ TEST_F_TIMEOUT(kvmclock_event, clocksource, CASE_S)
 	assert_clock_is_page(ev, &ev->vcpu[UNBORN]);
 	assert_clock_is_page(ev, &ev->vcpu[LATE]);
 	assert_unmoved(ev, &ev->vcpu[0], &ev->first[0], "vCPUs that came after the switch");
+}
+
+/* Nor does a VM depend on vCPUs that run, or on having any. */
+TEST_F_TIMEOUT(kvmclock_event, clocksource_of_paused_vms, CASE_S)
+{
+	struct event *ev = &self->event;
+	struct kvmclock_vcpu kv;
+	struct kvm_vm *vm[2] = { vm_create_barebones(), vm_create(1) };
+	struct kvm_clock_data data, last[2];
+	unsigned int i, round;
+	bool back;
+
+	kvmclock_vcpu_add(vm[1], &kv, 0);
+	kvmclock_enable(&kv, MSR_KVM_SYSTEM_TIME_NEW);
+
+	for (round = 0; round < 2 * NR_SWITCHES; round++) {
+		for (i = 0; i < ARRAY_SIZE(vm); i++)
+			last[i] = kvmclock_get(vm[i]);
+		back = round & 1;
+		write_file_ok(CLOCKSOURCE, back ? clocksource : other_clocksource());
+		for (i = 0; i < ARRAY_SIZE(vm); i++) {
+			wait_until(ev, says_stable(vm[i]) == back);
+			data = kvmclock_get(vm[i]);
+			TEST_ASSERT(data.clock >= last[i].clock, "%llu after %llu", data.clock,
+				    last[i].clock);
+		}
+	}
+
+	kvmclock_enter(&kv);
+	assert_stable(&kv, true);
+	for (i = 0; i < ARRAY_SIZE(vm); i++)
+		kvm_vm_free(vm[i]);
 }
 
 /* vCPUs are driven off a CPU that goes, and moved back to it when it is there. */
