@@ -17,6 +17,10 @@ kernel: ## build the complete patched host kernel
 	@$(lab)/build.sh kernel
 modules: ## build only the KVM modules, for a kernel of the distribution
 	@$(lab)/build.sh modules
+load: ## build the modules for this machine's running kernel, and have it use them
+	@$(lab)/load.sh load
+unload: ## have it use the distribution's again
+	@$(lab)/load.sh unload
 
 run: ## demonstration: a Linux guest in QEMU with KVM keeps time on our clock
 	@$(lab)/run.sh demo
@@ -33,10 +37,12 @@ check-build: ## KVM with and without each of its options, as modules, for 32 bit
 	@$(lab)/check-build.sh
 check-lab: ## that the laboratory tells each kind of failure
 	@$(lab)/check-lab.sh
+check-load: ## that make load refuses, and recovers, when it should
+	@$(lab)/check-load.sh
 
 clean: ## remove what was built, keep the unpacked trees and the results
 	@$(lab)/clean.sh
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules run check compare shell check-arith check-build check-lab clean distclean
+.PHONY: help deps tree kernel modules load unload run check compare shell check-arith check-build check-lab check-load clean distclean
