@@ -220,34 +220,47 @@ static void start_vcpus(unsigned int nr)
 	kvm_vm_free(vm);
 }
 
-TEST(start_1)
+FIXTURE(kvmclock_start) {
+	int unused;
+};
+
+FIXTURE_VARIANT(kvmclock_start) {
+	unsigned int nr;
+};
+
+FIXTURE_VARIANT_ADD(kvmclock_start, 1_vcpu) {
+	.nr = 1,
+};
+
+FIXTURE_VARIANT_ADD(kvmclock_start, 2_vcpus) {
+	.nr = 2,
+};
+
+FIXTURE_VARIANT_ADD(kvmclock_start, 8_vcpus) {
+	.nr = 8,
+};
+
+FIXTURE_VARIANT_ADD(kvmclock_start, 32_vcpus) {
+	.nr = 32,
+};
+
+FIXTURE_VARIANT_ADD(kvmclock_start, 64_vcpus) {
+	.nr = MAX_VCPUS,
+};
+
+FIXTURE_SETUP(kvmclock_start)
 {
 	open_trace();
-	start_vcpus(1);
 }
 
-TEST(start_2)
+FIXTURE_TEARDOWN(kvmclock_start)
 {
-	open_trace();
-	start_vcpus(2);
 }
 
-TEST(start_8)
+/* Sanitizers make this slow. */
+TEST_F_TIMEOUT(kvmclock_start, updates, 200)
 {
-	open_trace();
-	start_vcpus(8);
-}
-
-TEST(start_32)
-{
-	open_trace();
-	start_vcpus(32);
-}
-
-TEST(start_64)
-{
-	open_trace();
-	start_vcpus(64);
+	start_vcpus(variant->nr);
 }
 
 TEST_F(kvmclock_request, system_time_msr)
