@@ -419,6 +419,7 @@ TEST_F(kvmclock_xen, guest_stopped)
 
 	for (i = 0; i < 3; i++) {
 		vcpu_ioctl(kv[0].vcpu, KVM_KVMCLOCK_CTRL, NULL);
+		assert_xen_follows(self, PVCLOCK_TSC_STABLE_BIT, "KVM_KVMCLOCK_CTRL, at once");
 		enter_all(kv, NR_VCPUS);
 		TEST_ASSERT(kv[0].page->flags & PVCLOCK_GUEST_STOPPED, "not told");
 		assert_xen_follows(self, PVCLOCK_TSC_STABLE_BIT, "KVM_KVMCLOCK_CTRL");
