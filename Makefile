@@ -39,10 +39,12 @@ check-lab: ## that the laboratory tells each kind of failure
 	@$(lab)/check-lab.sh
 check-load: ## that make load refuses, and recovers, when it should
 	@$(lab)/check-load.sh
+mutants: ## that each of our deliberate breakages is caught by the test it names
+	@$(lab)/mutants.sh
 
 clean: ## remove what was built, keep the unpacked trees and the results
 	@$(lab)/clean.sh
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules load unload run check compare shell check-arith check-build check-lab check-load clean distclean
+.PHONY: help deps tree kernel modules load unload run check compare shell check-arith check-build check-lab check-load mutants clean distclean

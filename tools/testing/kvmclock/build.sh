@@ -8,7 +8,6 @@ set -eu
 # shellcheck source=settings.sh
 . "$(dirname "$0")/settings.sh"
 
-trap 'rm -f "$O/log"/*.running' EXIT
 trap 'exit 130' INT
 trap 'exit 143' HUP TERM
 
@@ -235,6 +234,10 @@ build_modules()
 	kvm=$O/kvm-$release
 	modules=$O/modules/$release
 	logged modules-source copy_kvm
+	if [ -n "$MUTANT" ]; then
+		modules=$O/modules/mutant
+		mutate "$kvm"
+	fi
 	logged modules make -C "$KHEADERS" M="$kvm/arch/x86/kvm" -j"$JOBS" V="$V" \
 		W=1 KCFLAGS="-Werror ${KCFLAGS-}" modules
 	mkdir -p "$modules"
@@ -431,7 +434,7 @@ build_host()
 {
 	build_host_kernel
 	build_tests
-	selected >"$O/plan"
+	selected | sed "${CASE:+/kvmclock_/s/\$/ -t $CASE/}" >"$O/plan"
 	if selected | grep -q /bin/linux-guest; then
 		init_files guest guest | archive "$O/guest.cpio"
 	fi
@@ -443,6 +446,8 @@ build_host()
 }
 
 check_settings
+[ -z "$MUTANT" ] || [ "$HOST$BASE" = distropatched ] ||
+	die $EXIT_USAGE "MUTANT=$MUTANT: mutants are built as modules; give HOST=distro"
 open_output
 KERNEL_SRC=$(readlink -m "$KERNEL_SRC")
 suffix=
@@ -459,6 +464,7 @@ case ${1-}$HOST in
 modules* | *distro) "$lab/deps.sh" modules || exit ;;
 *) "$lab/deps.sh" || exit ;;
 esac
+trap 'rm -f "$O/log"/*.running' EXIT
 case ${1-} in
 tree) build_tree ;;
 kernel) build_kernel; show_kernel ;;

@@ -7,9 +7,17 @@ set -u
 # shellcheck source=settings.sh
 . "$(dirname "$0")/settings.sh"
 
+check_settings
 open_output
 "$lab/deps.sh" || exit
-gcc -O2 -Wall -Wextra -Werror -I "$top/arch/x86/include" -I "$top/arch/x86/kvm" \
+source=$top/arch/x86
+if [ -n "$MUTANT" ]; then
+	source=$O/arith-mutant/arch/x86
+	mkdir -p "$source"
+	rsync -rcm --include='*/' --include='kvm*clock*.h' --exclude='*' "$top/arch/x86/" "$source/"
+	mutate "$O/arith-mutant"
+fi
+gcc -O2 -Wall -Wextra -Werror -I "$source/include" -I "$source/kvm" \
 	-o "$O/arith" "$lab/arith/test.c" ||
 	die $EXIT_BUILD "arith/test.c did not build, see above"
 "$O/arith" || die $EXIT_FAILED "the arithmetic is wrong, see above; again: make check-arith"

@@ -65,7 +65,12 @@ expect 8 plan_cut_short TESTS="lab_pass lab_end"
 expect 9 required_test_skipped TESTS="lab_pass lab_skip"
 expect 2 unknown_test TESTS=no_such_test
 expect 2 unknown_base BASE=other
+expect 2 unknown_host HOST=other
 expect 2 unknown_config CONFIG=other
+expect 2 debug_distro HOST=distro CONFIG=debug
+expect 2 unknown_mutant HOST=distro MUTANT=other
+expect 2 built_mutant HOST=built MUTANT=one-vcpu-forgotten
+expect 2 bad_case TESTS=lab_pass CASE=a/b
 expect 2 bad_number SMP=two
 expect 2 number_out_of_range TIMEOUT=0
 expect 2 unwritable_folder O=/proc/build

@@ -15,5 +15,5 @@ if [ "${1-}" != all ]; then
 	exit 0
 fi
 rm -rf "$O"/linux* "$O"/results "$O"/distro "$O"/kernel* "$O"/kvm-* "$O"/modules \
-	"$O"/tests* "$O"/log "$O"/host "$O"/plan "$O"/arith "$O"/*.cpio "$O"/*.cpio.* "$O"/.lock
+	"$O"/tests* "$O"/log "$O"/host "$O"/plan "$O"/arith* "$O"/*.cpio "$O"/*.cpio.* "$O"/.lock
 rmdir "$O" 2>/dev/null || say "O=$O is kept, it holds files of others"

@@ -55,7 +55,7 @@ about()
 	command:  $again${TESTS:+ TESTS="$TESTS"}
 	date:     $(date)
 	series:   $(git -C "$top" describe --always --dirty 2>/dev/null || echo "not a git repository")
-	kernel:   $release $BASE, $([ "$HOST" = distro ] && echo "the distribution's" || echo "$CONFIG") configuration
+	kernel:   $release $BASE${MUTANT:+, mutant $MUTANT}, $([ "$HOST" = distro ] && echo "the distribution's" || echo "$CONFIG") configuration
 	base:     $KERNEL_SRC
 	compiler: $(gcc --version | head -n 1)
 	machine:  $(qemu-system-x86_64 --version | head -n 1), TCG, $SMP processors, tsc=reliable
@@ -140,7 +140,7 @@ release=''
 . "$O/host"
 patience=1
 [ "$CONFIG" = base ] || patience=8
-append="console=ttyS0 panic=-1 oops=panic tsc=reliable patience=$patience"
+append="console=ttyS0 no_console_suspend panic=-1 oops=panic tsc=reliable patience=$patience"
 
 # An AMD processor with nested paging, emulated. TCG does not emulate invtsc
 # but passes the host's TSC through, which has it; KVM wants to see the bit.

@@ -6,7 +6,7 @@
 
 # What the caller set, for the command that repeats a run.
 given=
-for name in KERNEL_SRC BASE HOST CONFIG O SMP TIMEOUT; do
+for name in KERNEL_SRC BASE HOST CONFIG MUTANT CASE O SMP TIMEOUT; do
 	eval "given=\"\$given\${$name:+ $name=\$$name}\""
 done
 
@@ -16,8 +16,10 @@ done
 : "${CONFIG:=base}"     ## laboratory kernel: base, or debug (sanitizers and lock checks)
 : "${KCONFIG:=}"        ## make kernel: your own configuration file instead of the laboratory's
 : "${KHEADERS:=}"       ## make modules: build folder of the kernel to build for, instead of the distribution's cloud kernel
+: "${MUTANT:=}"         ## make check HOST=distro, check-arith: on this breakage of tools/testing/kvmclock/mutants; make mutants: only this one
 : "${O:=build}"         ## folder for everything that is built
 : "${TESTS:=}"          ## run only these tests of tools/testing/kvmclock/plan
+: "${CASE:=}"           ## run only this case of our tests, without what is before its dot
 : "${SMP:=2}"           ## processors of the emulated machine, 1 to 64
 : "${TIMEOUT:=900}"     ## seconds until a machine that has not finished is ended
 : "${JOBS:=$(nproc)}"   ## parallel jobs of a build
@@ -87,6 +89,11 @@ check_settings()
 		die $EXIT_USAGE "CONFIG=$CONFIG: HOST=$HOST has a configuration of its own; give one of the two"
 	[ "$HOST" = built ] || [ -z "$KHEADERS" ] ||
 		die $EXIT_USAGE "KHEADERS=$KHEADERS: HOST=$HOST has headers of its own; KHEADERS= is for make modules"
+	[ -z "$MUTANT" ] || [ -r "$lab/mutants/$MUTANT.patch" ] ||
+		die $EXIT_USAGE "MUTANT=$MUTANT: no such patch; see tools/testing/kvmclock/mutants"
+	case $CASE in
+	*[!a-z0-9_]*) die $EXIT_USAGE "CASE=$CASE: give the name of a case, as in kvmclock_line.set_clock what follows the dot" ;;
+	esac
 	[ -z "$KCONFIG" ] || [ -r "$KCONFIG" ] ||
 		die $EXIT_USAGE "KCONFIG=$KCONFIG: no such file that can be read"
 	for test in $TESTS; do
@@ -123,6 +130,13 @@ need_space()
 	free=$(($(df -Pk "$O" | awk 'NR == 2 { print $4 }') / 1024))
 	[ "$free" -ge "$1" ] ||
 		die $EXIT_USAGE "O=$O: $2 needs $1 MB, only $free MB are free; choose another folder"
+}
+
+# mutate FOLDER: breaks the code there as MUTANT= says
+mutate()
+{
+	patch -d "$1" -p1 -F0 -s --no-backup-if-mismatch -r - <"$lab/mutants/$MUTANT.patch" >&2 ||
+		die $EXIT_BUILD "mutants/$MUTANT.patch does not fit the code any more; write it anew"
 }
 
 # The kernel's make must not take our variables for its own.
