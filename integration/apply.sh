@@ -64,10 +64,17 @@ leftovers()
 	grep -hv -e '^#' -e '^$' "$here/60-leftovers"
 }
 
+# Files of the base that ours replace elsewhere.
+removed()
+{
+	grep -hv -e '^#' -e '^$' "$here/removed"
+}
+
 # Every file of the base that some step changes.
 touched()
 {
 	{
+		removed
 		rules | while read -r rule; do
 			rule_files "$rule" | tr ' ' '\n'
 		done
@@ -241,6 +248,10 @@ change()
 		(cd "$work" && patch -p1 -F0 --no-backup-if-mismatch -r - <"$patch") >"$log" 2>&1 ||
 			die 3 "${patch##*/} does not fit: $(grep -B 1 FAILED "$log" | paste -sd' ' -)"
 	done
+
+	removed | while read -r file; do
+		rm "$work/$file"
+	done
 }
 
 # How many lines of FILE have NAME, an extended regular expression.
@@ -275,6 +286,10 @@ check_names()
 install_changed()
 {
 	(cd "$new/$memory/pristine" && find . -type f) | sed 's,^\./,,' | while read -r file; do
+		if removed | grep -qxF "$file"; then
+			rm -f "$new/$file"
+			continue
+		fi
 		from=$work/$file
 		[ -f "$from" ] || from=$new/$memory/pristine/$file
 		cmp -s "$from" "$new/$file" || replace "$from" "$new/$file"

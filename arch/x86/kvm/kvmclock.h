@@ -77,6 +77,8 @@ static inline u64 kvmclock_wall_clock_msr(struct kvm *kvm)
 /* Userspace interface */
 int kvmclock_ioctl_get(struct kvm *kvm, void __user *argp);
 int kvmclock_ioctl_set(struct kvm *kvm, void __user *argp);
+int kvmclock_ioctl_get_guest(struct kvm_vcpu *vcpu, void __user *argp);
+int kvmclock_ioctl_set_guest(struct kvm_vcpu *vcpu, void __user *argp);
 int kvmclock_set_guest_stopped(struct kvm_vcpu *vcpu);
 int kvmclock_has_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr);
 int kvmclock_get_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr);
@@ -138,6 +140,8 @@ void kvm_tsc_host_restarted(struct kvm *kvm, u64 restart_cycles);
 void kvm_tsc_vcpu_load(struct kvm_vcpu *vcpu, int cpu);
 void kvm_tsc_catch_up(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now);
 void kvm_tsc_set_l1_offset(struct kvm_vcpu *vcpu, u64 offset);
+void kvm_tsc_set_value(struct kvm_vcpu *vcpu, u64 tsc, u64 scaled_tsc, u64 slack_cycles,
+		       s64 elapsed_ns, const struct kvmclock_snapshot *now);
 void kvm_tsc_write_offset(struct kvm_vcpu *vcpu, u64 offset);
 
 u64 kvm_tsc_read_msr(struct kvm_vcpu *vcpu, bool host_initiated);

@@ -58,6 +58,9 @@ static_assert(sizeof(struct pvclock_vcpu_time_info) == 32);
 static_assert(offsetof(struct pvclock_vcpu_time_info, tsc_timestamp) == 8);
 static_assert(offsetof(struct pvclock_vcpu_time_info, flags) == 29);
 static_assert(sizeof(struct pvclock_wall_clock) == 12);
+static_assert(sizeof(struct kvm_vcpu_tsc_scale) == 16);
+static_assert(sizeof(struct kvm_vcpu_tsc_value) == 64);
+static_assert(offsetof(struct kvm_vcpu_tsc_value, reserved) == 24);
 
 /*
  * Rates
@@ -178,6 +181,14 @@ static u64 kvmclock_at(const struct kvm_clock *clock, const struct kvmclock_snap
 	return now->base_ns + clock->base_offset_ns;
 }
 
+/* Is the VM's line one over this vCPU's TSC, which only its own thread changes? */
+static bool kvmclock_has_line(struct kvm_vcpu *vcpu)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+
+	return clock->master && clock->ratio == kvm_l1_tsc_ratio(vcpu);
+}
+
 /* The clock goes on as base time. */
 static void kvmclock_leave_line(struct kvm_clock *clock, const struct kvmclock_snapshot *now)
 {
@@ -192,7 +203,11 @@ static u64 kvmclock_last_read_ns(const struct kvm_vcpu_clock *v)
 	return kvmclock_line_ns(&v->line, kvm_scale_tsc(v->last_host_tsc, v->l1_ratio));
 }
 
-/* The clock goes on as a line, from a value that no vCPU has read beyond. */
+/*
+ * The clock goes on as a line, from a value that no vCPU has read beyond.  At
+ * the rate of the last line it is parallel to it: that slope may have come
+ * with the guest from elsewhere.
+ */
 static void kvmclock_enter_line(struct kvm *kvm, const struct kvmclock_snapshot *now,
 				const struct kvmclock_decision *want)
 {
@@ -206,14 +221,13 @@ static void kvmclock_enter_line(struct kvm *kvm, const struct kvmclock_snapshot 
 			ns = max_t(s64, ns, kvmclock_last_read_ns(&vcpu->arch.clock));
 	}
 
-	clock->line = (struct kvmclock_line) {
-		.ref_tsc = kvm_scale_tsc(now->host_tsc, want->ratio),
-		.ref_ns = ns,
-		.mul = want->slope.mul,
-		.shift = want->slope.shift,
-	};
-	clock->ratio = want->ratio;
-	clock->host_khz = want->host_khz;
+	if (clock->ratio != want->ratio || clock->host_khz != want->host_khz) {
+		clock->ratio = want->ratio;
+		clock->host_khz = want->host_khz;
+		clock->line = want->slope;
+	}
+	clock->line.ref_tsc = kvm_scale_tsc(now->host_tsc, clock->ratio);
+	clock->line.ref_ns = ns;
 	clock->master = true;
 }
 
@@ -308,7 +322,6 @@ void kvmclock_resume(struct kvm *kvm)
 			struct kvmclock_decision again = {
 				.ratio = clock->ratio,
 				.host_khz = clock->host_khz,
-				.slope = clock->line,
 			};
 			bool stable = clock->stable;
 
@@ -336,6 +349,19 @@ out_unlock:
 /*
  * Pages
  */
+
+/* A line over a TSC with this offset, as a page has it. */
+static struct pvclock_vcpu_time_info kvmclock_page(const struct kvmclock_line *line, u64 offset,
+						   bool stable)
+{
+	return (struct pvclock_vcpu_time_info) {
+		.tsc_timestamp = line->ref_tsc + offset,
+		.system_time = line->ref_ns,
+		.tsc_to_system_mul = line->mul,
+		.tsc_shift = line->shift,
+		.flags = stable ? PVCLOCK_TSC_STABLE_BIT : 0,
+	};
+}
 
 /*
  * Writes one structure of the pvclock ABI into guest memory.  Its version is
@@ -394,19 +420,16 @@ static void kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *
  * forward along the line until it isn't.
  */
 static void kvmclock_write_hv_page(struct kvm_vcpu *vcpu, struct kvmclock_line line,
-				   u64 offset, u8 flags)
+				   u64 offset, bool stable)
 {
-	struct pvclock_vcpu_time_info page = { .flags = flags };
 	u64 now_tsc = kvm_scale_tsc(rdtsc(), vcpu->arch.clock.l1_ratio) + offset;
+	struct pvclock_vcpu_time_info page;
 
 	line.ref_tsc += offset;
 	if (line.ref_tsc > now_tsc)
 		kvmclock_line_advance(&line, ((-line.ref_tsc - 1) >> (32 - line.shift)) + 1);
 
-	page.tsc_timestamp = line.ref_tsc;
-	page.system_time = line.ref_ns;
-	page.tsc_to_system_mul = line.mul;
-	page.tsc_shift = line.shift;
+	page = kvmclock_page(&line, 0, stable);
 	kvm_hv_setup_tsc_page(vcpu->kvm, &page);
 }
 
@@ -414,21 +437,15 @@ static void kvmclock_write_hv_page(struct kvm_vcpu *vcpu, struct kvmclock_line l
 static void kvmclock_write_line(struct kvm_vcpu *vcpu, const struct kvmclock_line *line,
 				u64 offset, bool stable)
 {
+	struct pvclock_vcpu_time_info page = kvmclock_page(line, offset, stable);
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	struct pvclock_vcpu_time_info page = {
-		.tsc_timestamp = line->ref_tsc + offset,
-		.system_time = line->ref_ns,
-		.tsc_to_system_mul = line->mul,
-		.tsc_shift = line->shift,
-		.flags = stable ? PVCLOCK_TSC_STABLE_BIT : 0,
-	};
 
 	lockdep_assert_held(&vcpu->kvm->arch.clock.pages_lock);
 
 	if (v->page.active)
 		kvmclock_write_page(vcpu, &v->page, 0, page, &v->guest_stopped);
 
-	kvmclock_write_hv_page(vcpu, *line, offset, page.flags);
+	kvmclock_write_hv_page(vcpu, *line, offset, stable);
 
 #ifdef CONFIG_KVM_XEN
 	/* Old Xen guests trip over the stable bit unless they asked for it. */
@@ -950,6 +967,129 @@ int kvmclock_ioctl_set(struct kvm *kvm, void __user *argp)
 }
 
 /*
+ * KVM_GET_CLOCK_GUEST: the line in the vCPU's page.  As far as a TSC that is
+ * moved in software goes, there is no such line.
+ */
+int kvmclock_ioctl_get_guest(struct kvm_vcpu *vcpu, void __user *argp)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct pvclock_vcpu_time_info page;
+	unsigned long flags;
+	bool has_line;
+
+	kvmclock_resume(vcpu->kvm);
+
+	raw_spin_lock_irqsave(&clock->lock, flags);
+	has_line = kvmclock_has_line(vcpu) && !vcpu->arch.clock.catchup;
+	page = kvmclock_page(&clock->line, kvm_l1_tsc_offset(vcpu), clock->stable);
+	raw_spin_unlock_irqrestore(&clock->lock, flags);
+
+	if (!has_line)
+		return -ENODATA;
+
+	return copy_to_user(argp, &page, sizeof(page)) ? -EFAULT : 0;
+}
+
+/* How far apart the rates of an imported line and of its TSC may be. */
+#define KVMCLOCK_IMPORT_HZ	1000
+
+/* Rate of the counter that a line is over; its mul has no leading zero. */
+static u64 kvmclock_line_hz(const struct kvmclock_line *line)
+{
+	u64 hz = (u64)NSEC_PER_SEC << 32;
+
+	if (line->shift < 0)
+		return mul_u64_u64_div_u64(hz, 1ULL << -line->shift, line->mul);
+	return div64_u64(hz, (u64)line->mul << line->shift);
+}
+
+/*
+ * The line of a page, over the scaled TSC.  Errors:
+ * -EINVAL: not a page's content, or a reference after the vCPU's TSC;
+ * -ENODATA: the VM has no line;
+ * -ERANGE: the page's counter is at another rate.
+ */
+static int kvmclock_import(struct kvm_vcpu *vcpu, const struct pvclock_vcpu_time_info *page,
+			   struct kvmclock_line *line)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	u64 hz, delta;
+
+	lockdep_assert_held(&clock->lock);
+
+	*line = (struct kvmclock_line) {
+		.ref_tsc = page->tsc_timestamp - kvm_l1_tsc_offset(vcpu),
+		.ref_ns = page->system_time,
+		.mul = page->tsc_to_system_mul,
+		.shift = page->tsc_shift,
+	};
+
+	if (page->pad0 || page->pad[0] || page->pad[1] ||
+	    page->flags & ~(PVCLOCK_TSC_STABLE_BIT | PVCLOCK_GUEST_STOPPED) ||
+	    line->shift < -31 || line->shift > 31)
+		return -EINVAL;
+
+	if (!kvmclock_has_line(vcpu) || vcpu->arch.clock.catchup)
+		return -ENODATA;
+
+	/* Fewer bits of mul and a larger shift would overflow early. */
+	if (line->mul && line->mul < 1U << 31)
+		return -EINVAL;
+
+	hz = kvmclock_scaled_rate(clock->host_khz, clock->ratio) >> KVMCLOCK_HZ_FRAC_BITS;
+	if (!line->mul || abs_diff(kvmclock_line_hz(line), hz) > KVMCLOCK_IMPORT_HZ)
+		return -ERANGE;
+
+	delta = kvm_scale_tsc(rdtsc_ordered(), clock->ratio) - line->ref_tsc;
+	if ((s64)delta < 0)
+		return -EINVAL;
+
+	return 0;
+}
+
+/*
+ * KVM_SET_CLOCK_GUEST: the VM's clock is this line over the vCPU's TSC.  It is
+ * assigned, so that it is the exported one bit for bit.
+ */
+int kvmclock_ioctl_set_guest(struct kvm_vcpu *vcpu, void __user *argp)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct pvclock_vcpu_time_info page;
+	struct kvm *kvm = vcpu->kvm;
+	struct kvmclock_line line;
+	struct kvm_vcpu *other;
+	unsigned long i;
+	int r;
+
+	if (copy_from_user(&page, argp, sizeof(page)))
+		return -EFAULT;
+
+	kvmclock_resume(kvm);
+
+	mutex_lock(&clock->gate_lock);
+
+	raw_spin_lock_irq(&clock->lock);
+	r = kvmclock_import(vcpu, &page, &line);
+	raw_spin_unlock_irq(&clock->lock);
+	if (r)
+		goto out_unlock;
+
+	kvmclock_close_gate(kvm);
+
+	kvmclock_begin_change(kvm);
+	clock->line = line;
+	kvm_for_each_vcpu(i, other, kvm)
+		other->arch.clock.line = line;
+	kvmclock_end_change(kvm);
+
+	kvmclock_open_gate(kvm);
+	kvm_hv_request_tsc_page_update(kvm);
+out_unlock:
+	mutex_unlock(&clock->gate_lock);
+	return r;
+}
+
+/*
  * KVM_KVMCLOCK_CTRL: the flag is in the page when this returns, so that it is
  * part of a snapshot taken next; if the page can't be written now, it comes
  * with the next update.
@@ -999,37 +1139,147 @@ int kvm_arch_pm_notifier(struct kvm *kvm, unsigned long state)
 }
 #endif
 
-/* KVM_VCPU_TSC_CTRL: KVM_VCPU_TSC_VALUE will have its place here. */
-int kvmclock_has_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
+/*
+ * KVM_VCPU_TSC_VALUE: the guest TSC and the clock at one instant, the last one
+ * at which the clock drops no bit, or the reference if this CPU is some cycles
+ * behind the one that set it.
+ */
+static int kvmclock_get_tsc_value(struct kvm_vcpu *vcpu, struct kvm_vcpu_tsc_value *value)
 {
-	return attr->attr == KVM_VCPU_TSC_OFFSET ? 0 : -ENXIO;
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	unsigned long flags;
+	int r = -ENODATA;
+	u64 scaled_tsc;
+
+	kvmclock_resume(vcpu->kvm);
+
+	raw_spin_lock_irqsave(&clock->lock, flags);
+	if (kvmclock_has_line(vcpu)) {
+		scaled_tsc = kvm_scale_tsc(rdtsc_ordered(), clock->ratio);
+		if ((s64)(scaled_tsc - clock->line.ref_tsc) < 0)
+			scaled_tsc = clock->line.ref_tsc;
+
+		*value = (struct kvm_vcpu_tsc_value) { .flags = KVM_TSC_VALUE_FRAC };
+		value->kvm_ns = kvmclock_line_instant(&clock->line, &scaled_tsc,
+						      &value->kvm_frac);
+		value->tsc_val = scaled_tsc + kvm_l1_tsc_offset(vcpu);
+		r = 0;
+	}
+	raw_spin_unlock_irqrestore(&clock->lock, flags);
+
+	return r;
 }
 
-int kvmclock_get_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
+/*
+ * The other way round: the vCPU's TSC is, was or will be @tsc_val when the
+ * clock is at @kvm_ns.
+ *
+ * Instants of one line differ from this VM's line by one number of cycles
+ * (kvmclock_line_tsc()), so vCPUs that had one offset get one, and others keep
+ * their distance.  Without the fraction @kvm_ns stands for all instants that
+ * read so: a nanosecond of cycles, and as many again as the clock's shift
+ * drops.  Offsets that are no further apart were one.
+ */
+static int kvmclock_set_tsc_value(struct kvm_vcpu *vcpu, const struct kvm_vcpu_tsc_value *value)
 {
-	u64 __user *uaddr = u64_to_user_ptr(attr->addr);
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	const struct kvmclock_line *line = &clock->line;
+	struct kvmclock_snapshot now;
+	u64 scaled_tsc, slack = 0;
+	unsigned long flags;
+	int r = -ENODATA;
+	s64 elapsed_ns;
 
+	if (value->flags & ~KVM_TSC_VALUE_VALID_FLAGS ||
+	    memchr_inv(value->reserved, 0, sizeof(value->reserved)) ||
+	    (value->kvm_frac && !(value->flags & KVM_TSC_VALUE_FRAC)))
+		return -EINVAL;
+
+	kvmclock_resume(vcpu->kvm);
+
+	raw_spin_lock_irqsave(&clock->lock, flags);
+	if (kvmclock_has_line(vcpu)) {
+		kvmclock_snapshot(&now);
+		scaled_tsc = kvmclock_line_tsc(line, value->kvm_ns, value->kvm_frac);
+		elapsed_ns = kvmclock_at(clock, &now) - value->kvm_ns;
+		if (!(value->flags & KVM_TSC_VALUE_FRAC))
+			slack = kvmclock_line_tsc(line, line->ref_ns + 1, 0) - line->ref_tsc +
+				(1ULL << max(0, -line->shift));
+		kvm_tsc_set_value(vcpu, value->tsc_val, scaled_tsc, slack, elapsed_ns, &now);
+		r = 0;
+	}
+	raw_spin_unlock_irqrestore(&clock->lock, flags);
+
+	if (!r)
+		kvmclock_tsc_changed(vcpu, true);
+	return r;
+}
+
+/* KVM_VCPU_TSC_CTRL */
+int kvmclock_has_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
+{
 	switch (attr->attr) {
 	case KVM_VCPU_TSC_OFFSET:
-		return put_user(kvm_l1_tsc_offset(vcpu), uaddr) ? -EFAULT : 0;
+	case KVM_VCPU_TSC_VALUE:
+		return 0;
+	case KVM_VCPU_TSC_SCALE:
+		return kvm_caps.has_tsc_control ? 0 : -ENXIO;
 	default:
 		return -ENXIO;
 	}
 }
 
-int kvmclock_set_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
+int kvmclock_get_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
 {
-	u64 __user *uaddr = u64_to_user_ptr(attr->addr);
+	void __user *uaddr = u64_to_user_ptr(attr->addr);
+	struct kvm_vcpu_tsc_scale scale;
+	struct kvm_vcpu_tsc_value value;
 	u64 offset;
+	int r;
+
+	r = kvmclock_has_attr(vcpu, attr);
+	if (r)
+		return r;
 
 	switch (attr->attr) {
-	case KVM_VCPU_TSC_OFFSET:
-		if (get_user(offset, uaddr))
+	case KVM_VCPU_TSC_SCALE:
+		scale.tsc_ratio = kvm_l1_tsc_ratio(vcpu);
+		scale.tsc_frac_bits = kvm_caps.tsc_scaling_ratio_frac_bits;
+		return copy_to_user(uaddr, &scale, sizeof(scale)) ? -EFAULT : 0;
+	case KVM_VCPU_TSC_VALUE:
+		r = kvmclock_get_tsc_value(vcpu, &value);
+		if (r)
+			return r;
+		return copy_to_user(uaddr, &value, sizeof(value)) ? -EFAULT : 0;
+	default:
+		offset = kvm_l1_tsc_offset(vcpu);
+		return copy_to_user(uaddr, &offset, sizeof(offset)) ? -EFAULT : 0;
+	}
+}
+
+int kvmclock_set_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
+{
+	void __user *uaddr = u64_to_user_ptr(attr->addr);
+	struct kvm_vcpu_tsc_value value;
+	u64 offset;
+	int r;
+
+	r = kvmclock_has_attr(vcpu, attr);
+	if (r)
+		return r;
+
+	switch (attr->attr) {
+	case KVM_VCPU_TSC_SCALE:
+		return -EINVAL;
+	case KVM_VCPU_TSC_VALUE:
+		if (copy_from_user(&value, uaddr, sizeof(value)))
+			return -EFAULT;
+		return kvmclock_set_tsc_value(vcpu, &value);
+	default:
+		if (copy_from_user(&offset, uaddr, sizeof(offset)))
 			return -EFAULT;
 		kvm_tsc_set_l1_offset(vcpu, offset);
 		return 0;
-	default:
-		return -ENXIO;
 	}
 }
 

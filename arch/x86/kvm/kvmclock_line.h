@@ -69,6 +69,78 @@ static inline u64 kvmclock_line_ns(const struct kvmclock_line *line, u64 tsc)
 }
 
 /**
+ * kvmclock_line_instant() - the clock just before a TSC value, exactly
+ * @line:	the line
+ * @tsc:	scaled TSC, from the reference on and less than 2^63 cycles after
+ *		it; becomes the instant that the result is of
+ * @frac:	2^-32 ns to add to the result
+ *
+ * A right shift drops up to 2^-shift - 1 cycles, and a sum of what readers
+ * were given and what they were not could exceed a nanosecond.  So the instant
+ * is the last one at which nothing is dropped; there a reader's result is the
+ * whole part of the true value, of which 32 more bits are all there are.
+ */
+static inline u64 kvmclock_line_instant(const struct kvmclock_line *line, u64 *tsc, u32 *frac)
+{
+	u64 shifted = *tsc - line->ref_tsc;
+
+	if (line->shift < 0) {
+		shifted >>= -line->shift;
+		*tsc = line->ref_tsc + (shifted << -line->shift);
+	} else {
+		shifted <<= line->shift;
+	}
+
+	*frac = (u32)shifted * line->mul;
+	return kvmclock_line_ns(line, *tsc);
+}
+
+/**
+ * kvmclock_line_tsc() - where a line has a value
+ * @line:	the line, with a multiplier that isn't 0
+ * @ns:		clock, less than 2^63 ns from the reference
+ * @frac:	and 2^-32 ns
+ *
+ * The scaled TSC value nearest to it, ties up, modulo 2^64: the inverse of
+ * kvmclock_line_instant(), before the reference as well as after it.
+ *
+ * Take two lines of one slope, and several instants on the one: all are the
+ * same number of cycles from where the other has their values, as the exact
+ * distance is the same and adding whole cycles to it commutes with rounding.
+ */
+static inline u64 kvmclock_line_tsc(const struct kvmclock_line *line, u64 ns, u32 frac)
+{
+	int bits = 64 + 32 + (line->shift < 0 ? -line->shift : 0);
+	u64 divisor = (u64)line->mul << (line->shift > 0 ? line->shift : 0);
+	u64 elapsed_ns = ns - line->ref_ns;
+	bool negative = (s64)elapsed_ns < 0;
+	u64 remainder = 0;
+	u64 quotient = 0;
+
+	/* -(ns + frac) = (-ns - 1) + (1 - frac) */
+	if (negative) {
+		elapsed_ns = -elapsed_ns - !!frac;
+		frac = -frac;
+	}
+
+	/* Long division of 2^-shift * 2^32 * elapsed by mul; divisor < 2^63. */
+	while (bits--) {
+		remainder = remainder << 1 | elapsed_ns >> 63;
+		elapsed_ns = elapsed_ns << 1 | frac >> 31;
+		frac <<= 1;
+		quotient <<= 1;
+		if (remainder >= divisor) {
+			remainder -= divisor;
+			quotient++;
+		}
+	}
+
+	if (negative)
+		return line->ref_tsc - quotient - (remainder > divisor - remainder);
+	return line->ref_tsc + quotient + (remainder >= divisor - remainder);
+}
+
+/**
  * kvmclock_line_advance() - move the reference without moving the line
  * @line:	the line
  * @steps:	by how many steps of 2^(32 - shift) cycles

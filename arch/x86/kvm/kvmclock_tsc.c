@@ -430,7 +430,7 @@ int kvm_tsc_set_vcpu_khz(struct kvm_vcpu *vcpu, u32 khz)
  *   userspace has written any value in this VM;
  * - any other value starts a new generation.
  *
- * All of it is judged at one TSC read.  KVM_VCPU_TSC_OFFSET does not guess.
+ * All of it is judged at one TSC read.  KVM_VCPU_TSC_VALUE does not guess.
  */
 static void kvm_tsc_write_by_host(struct kvm_vcpu *vcpu, u64 tsc)
 {
@@ -513,17 +513,13 @@ void kvm_tsc_write_adjust_msr(struct kvm_vcpu *vcpu, u64 adjust, bool host_initi
 	kvmclock_tsc_changed(vcpu, false);
 }
 
-/* KVM_VCPU_TSC_OFFSET: exactly this offset; equal offsets are one generation. */
-void kvm_tsc_set_l1_offset(struct kvm_vcpu *vcpu, u64 offset)
+/* Exactly this offset; equal offsets are one generation. */
+static void kvm_tsc_take_offset(struct kvm_vcpu *vcpu, u64 offset,
+				const struct kvmclock_snapshot *now)
 {
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	struct kvm_tsc_generation *gen = &clock->gen;
-	struct kvmclock_snapshot now;
-	unsigned long flags;
+	struct kvm_tsc_generation *gen = &vcpu->kvm->arch.clock.gen;
 
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	kvmclock_snapshot(&now);
 	gen->user_set = true;
 	if (v->khz && v->khz == gen->khz && offset == gen->offset) {
 		v->generation = gen->id;
@@ -531,12 +527,62 @@ void kvm_tsc_set_l1_offset(struct kvm_vcpu *vcpu, u64 offset)
 		v->ref_base_ns = gen->base_ns;
 		kvm_tsc_write_offset(vcpu, offset);
 	} else {
-		kvm_tsc_new_generation(vcpu, kvm_scale_tsc(now.host_tsc, v->l1_ratio) + offset,
-				       &now, 0);
+		kvm_tsc_new_generation(vcpu, kvm_scale_tsc(now->host_tsc, v->l1_ratio) + offset,
+				       now, 0);
 	}
+}
+
+/* KVM_VCPU_TSC_OFFSET */
+void kvm_tsc_set_l1_offset(struct kvm_vcpu *vcpu, u64 offset)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvmclock_snapshot now;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&clock->lock, flags);
+	kvmclock_snapshot(&now);
+	kvm_tsc_take_offset(vcpu, offset, &now);
 	raw_spin_unlock_irqrestore(&clock->lock, flags);
 
 	kvmclock_tsc_changed(vcpu, true);
+}
+
+/* Another vCPU's offset, if there is one that is no further away than this. */
+static u64 kvm_tsc_near_offset(struct kvm_vcpu *vcpu, u64 offset, u64 slack_cycles)
+{
+	struct kvm_vcpu *other;
+	unsigned long i;
+
+	kvm_for_each_vcpu(i, other, vcpu->kvm) {
+		u64 near = kvm_l1_tsc_offset(other);
+
+		if (other != vcpu && kvm_l1_tsc_ratio(other) == kvm_l1_tsc_ratio(vcpu) &&
+		    near - offset + slack_cycles <= 2 * slack_cycles)
+			return near;
+	}
+
+	return offset;
+}
+
+/*
+ * KVM_VCPU_TSC_VALUE: the TSC is @tsc when the scaled TSC is @scaled_tsc, which
+ * is @elapsed_ns ago; known to within @slack_cycles.  A TSC that is moved in
+ * software goes faster than the scaled one, and is where the nanoseconds say.
+ */
+void kvm_tsc_set_value(struct kvm_vcpu *vcpu, u64 tsc, u64 scaled_tsc, u64 slack_cycles,
+		       s64 elapsed_ns, const struct kvmclock_snapshot *now)
+{
+	u64 offset = tsc - scaled_tsc;
+
+	lockdep_assert_held(&vcpu->kvm->arch.clock.lock);
+
+	if (vcpu->arch.clock.always_catchup)
+		offset = tsc + kvm_tsc_cycles(vcpu, elapsed_ns) -
+			 kvm_scale_tsc(now->host_tsc, kvm_l1_tsc_ratio(vcpu));
+	else if (slack_cycles)
+		offset = kvm_tsc_near_offset(vcpu, offset, slack_cycles);
+
+	kvm_tsc_take_offset(vcpu, offset, now);
 }
 
 /* Moves the TSC forward, never back, to where base time says it should be. */

@@ -223,7 +223,7 @@ copy_kvm()
 		cut -d' ' -f2 "$tree/.kvmclock/overlay"
 		(cd "$tree/.kvmclock/pristine" && find . -type f)
 	} | sed -n -e 's,^\./,,' -e '/^arch\/x86\/include\//p' -e '/^include\//p' |
-		rsync -rc --files-from=- "$tree/" "$kvm/"
+		rsync -rc --ignore-missing-args --files-from=- "$tree/" "$kvm/"
 }
 
 build_modules()

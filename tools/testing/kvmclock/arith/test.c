@@ -487,6 +487,149 @@ static void test_advance(void)
 	printf("# %d rates, %llu readings\n", NR_RATES, readings);
 }
 
+/* A line of rate @r with its reference anywhere. */
+static bool random_line(size_t r, struct kvmclock_line *line)
+{
+	line->ref_tsc = random_magnitude();
+	line->ref_ns = random_magnitude();
+	if (kvmclock_ratio(nsec_rate_q16, rate_q16(r), &line->mul, &line->shift))
+		return true;
+	CHECK(false, "rate %zu has no line", r);
+	return false;
+}
+
+#define NR_INSTANTS	500
+
+/* An instant is all of the true value, and leads back to its own TSC. */
+static void test_instant(void)
+{
+	size_t r, i;
+
+	for (r = 0; r < NR_RATES; r++) {
+		struct kvmclock_line line;
+		u64 granule;
+
+		if (!random_line(r, &line))
+			continue;
+		granule = line.shift < 0 ? 1ULL << -line.shift : 1;
+
+		for (i = 0; i < NR_INSTANTS; i++) {
+			u64 limit = scale_limit(line.shift) >> 1;
+			u64 delta = i ? random_magnitude() % limit : limit;
+			u64 asked = line.ref_tsc + delta;
+			unsigned __int128 exact, got;
+			u64 tsc = asked, ns, back;
+			u32 frac;
+
+			ns = kvmclock_line_instant(&line, &tsc, &frac);
+			CHECK(asked - tsc < granule && (tsc - line.ref_tsc) % granule == 0,
+			      "shift %d: %llu cycles became %llu", line.shift, delta,
+			      tsc - line.ref_tsc);
+			CHECK(ns == kvmclock_line_ns(&line, tsc), "%llu ns, readers have %llu",
+			      ns, kvmclock_line_ns(&line, tsc));
+
+			exact = shift_exactly(tsc - line.ref_tsc, line.shift) * line.mul;
+			got = ((unsigned __int128)(ns - line.ref_ns) << 32) + frac;
+			CHECK(got == exact, "mul %u shift %d, %llu cycles: not exact", line.mul,
+			      line.shift, tsc - line.ref_tsc);
+
+			back = kvmclock_line_tsc(&line, ns, frac);
+			CHECK(back == tsc, "mul %u shift %d: from %llu back to %llu", line.mul,
+			      line.shift, tsc - line.ref_tsc, back - line.ref_tsc);
+		}
+	}
+}
+
+/* Nearest, ties up: v - 1/2 < cycles <= v + 1/2 with v = elapsed / slope. */
+static void check_nearest(const struct kvmclock_line *line, s64 elapsed_ns, u32 frac)
+{
+	s64 cycles = kvmclock_line_tsc(line, line->ref_ns + elapsed_ns, frac) - line->ref_tsc;
+	__int128 divisor = (__int128)line->mul << (line->shift > 0 ? line->shift : 0);
+	__int128 elapsed = (__int128)elapsed_ns * (1LL << 32) + frac;
+	__int128 rest;
+
+	elapsed *= line->shift < 0 ? 1LL << -line->shift : 1;
+	/* Only 64 bits of the cycles are kept; this is about those that have no more. */
+	if (elapsed / divisor > INT64_MAX - 1 || elapsed / divisor < INT64_MIN + 1) {
+		__int128 all = elapsed / divisor;
+
+		CHECK((u64)(cycles - (s64)(u64)all) + 1 <= 2,
+		      "mul %u shift %d, %lld ns: %lld cycles modulo 2^64", line->mul,
+		      line->shift, elapsed_ns, cycles);
+		return;
+	}
+	rest = elapsed - cycles * divisor;
+	CHECK(2 * rest >= -divisor && 2 * rest < divisor,
+	      "mul %u shift %d, %lld ns and %u: %lld cycles is not nearest", line->mul,
+	      line->shift, elapsed_ns, frac, cycles);
+}
+
+static void test_line_tsc(void)
+{
+	static const u32 fracs[] = { 0, 1, 0x7fffffff, 0x80000000, 0xffffffff };
+	static const s64 edges_ns[] = { 0, 1, -1, 2, -2, INT64_MAX, INT64_MIN, INT64_MIN + 1 };
+	size_t r, i, f;
+
+	for (r = 0; r < NR_RATES; r++) {
+		struct kvmclock_line line;
+
+		if (!random_line(r, &line))
+			continue;
+		for (i = 0; i < ARRAY_SIZE(edges_ns); i++) {
+			for (f = 0; f < ARRAY_SIZE(fracs); f++)
+				check_nearest(&line, edges_ns[i], fracs[f]);
+		}
+		for (i = 0; i < NR_INSTANTS; i++) {
+			s64 elapsed_ns = random_magnitude() >> 1;
+
+			check_nearest(&line, i & 1 ? -elapsed_ns : elapsed_ns, random_u64());
+		}
+	}
+
+	/* Ties: an odd number of half cycles, at 2 ns each. */
+	for (i = 0; i < NR_INSTANTS; i++) {
+		struct kvmclock_line slow = { .mul = 1U << 31, .shift = 2 };
+		s64 odd = 2 * (s64)i - NR_INSTANTS + 1;
+		s64 cycles = kvmclock_line_tsc(&slow, odd, 0);
+
+		CHECK(2 * cycles == odd + 1, "%lld ns: %lld cycles, not rounded up", odd, cycles);
+	}
+}
+
+/*
+ * Instants of one line are equally far, in cycles, from where another line of
+ * that slope has their values; wherever the references are.
+ */
+static void test_two_lines(void)
+{
+	size_t r, i;
+
+	for (r = 0; r < NR_RATES; r++) {
+		struct kvmclock_line a, b;
+		u64 apart = 0;
+
+		if (!random_line(r, &a) || !random_line(r, &b))
+			continue;
+		b.mul = a.mul;
+		b.shift = a.shift;
+		/* Values less than 2^63 ns apart. */
+		a.ref_ns >>= 2;
+		b.ref_ns >>= 2;
+		for (i = 0; i < NR_INSTANTS; i++) {
+			u64 tsc = a.ref_tsc + random_magnitude() % (scale_limit(a.shift) >> 3);
+			u64 ns, there;
+			u32 frac;
+
+			ns = kvmclock_line_instant(&a, &tsc, &frac);
+			there = kvmclock_line_tsc(&b, ns, frac);
+			if (!i)
+				apart = there - tsc;
+			CHECK(there - tsc == apart, "mul %u shift %d: %llu cycles apart, then %llu",
+			      a.mul, a.shift, apart, there - tsc);
+		}
+	}
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
@@ -499,6 +642,9 @@ static const struct {
 	{ "ratio_any",		test_ratio_any },
 	{ "ratio_range",	test_ratio_range },
 	{ "advance",		test_advance },
+	{ "instant",		test_instant },
+	{ "line_tsc",		test_line_tsc },
+	{ "two_lines",		test_two_lines },
 };
 
 int main(int argc, char *argv[])
