@@ -69,6 +69,7 @@ build_variant()
 
 check_settings
 open_output
+"$lab/deps.sh" check-build || exit
 "$lab/build.sh" tree
 tree=$O/linux
 logs=$O/log/check-build

@@ -1,9 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# deps.sh [modules|update]: installs the tools that are missing, by the
-# distribution's package manager; with modules, also those for modules of a
-# distribution's kernel; with update, only asks what packages there are.
+# deps.sh [modules|check-build|update]: installs the tools that are missing, by
+# the distribution's package manager; with modules, also those for modules of a
+# distribution's kernel, with check-build, those that only it has a use for; with
+# update, only asks what packages there are.
 # Looks for files, not for packages: a tool from elsewhere is as good.
 set -u
 # shellcheck source=settings.sh
@@ -40,6 +41,7 @@ esac
 [ -z "$KCONFIG" ] || needs="$needs openssl openssl dwarves pahole zstd zstd lz4 lz4"
 case ${1-} in
 modules) needs="$needs dwarves pahole dpkg dpkg" ;;
+check-build) needs="$needs sparse sparse" ;;
 update) needs= ;;
 esac
 
