@@ -68,19 +68,3 @@ expression svm;
 -svm->vcpu.arch.tsc_offset
 +kvm_tsc_offset(&svm->vcpu)
 )
-
-@ reference_page @
-identifier hv;
-expression vcpu;
-@@
- hv->hv_tsc_page = ...;
- <...
--KVM_REQ_MASTERCLOCK_UPDATE
-+KVM_REQ_CLOCK_UPDATE
- ...>
-
-@ clock @
-expression kvm;
-@@
--get_kvmclock_ns(kvm)
-+kvmclock_read_ns(kvm)

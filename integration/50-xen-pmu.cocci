@@ -13,17 +13,6 @@ expression kvm;
 +kvmclock_epoch_ns(kvm)
 )
 
-// Mapping the shared page is no reason to look at the master clock.
-@ shared_info @
-identifier kvm;
-@@
- int kvm_xen_shared_info_init(struct kvm *kvm)
- {
- <...
--kvm_make_all_cpus_request(kvm, KVM_REQ_MASTERCLOCK_UPDATE);
- ...>
- }
-
 // The timer needs both clocks at one instant.
 @ timer @
 identifier vcpu, guest_now, kernel_now;
@@ -38,22 +27,6 @@ statement S;
 +guest_now = kvmclock_read_vcpu(vcpu, &kernel_now);
  ...>
  }
-
-// The clock may be set back, and the scheduler's delay comes from another one.
-@ runstate @
-identifier now, delta, vx;
-typedef u64;
-@@
--u64 delta = now - vx->runstate_entry_time;
-+u64 delta = now > vx->runstate_entry_time ? now - vx->runstate_entry_time : 0;
-
-@ runstate_steal @
-identifier steal, delta, run_delay, vx;
-@@
--u64 steal = run_delay - vx->last_steal;
-+u64 steal = min(run_delay - vx->last_steal, delta);
- ...
- delta -= steal;
 
 @ cpuid @
 expression vcpu;

@@ -33,6 +33,10 @@
 static u32 __read_mostly tsc_tolerance_ppm = 250;
 module_param(tsc_tolerance_ppm, uint, 0644);
 
+/*
+ * Scaling
+ */
+
 u64 kvm_scale_tsc(u64 host_tsc, u64 ratio)
 {
 	if (ratio == kvm_caps.default_tsc_scaling_ratio)
@@ -77,6 +81,10 @@ u64 kvm_tsc_read_msr(struct kvm_vcpu *vcpu, bool host_initiated)
 
 	return kvm_scale_tsc(host_tsc, kvm_tsc_ratio(vcpu)) + kvm_tsc_offset(vcpu);
 }
+
+/*
+ * Rates
+ */
 
 /* How a rate is made out of the host's. */
 struct kvm_tsc_plan {
@@ -148,6 +156,10 @@ u64 kvm_tsc_default_ratio(struct kvm *kvm)
 	kvm_tsc_plan(kvm->arch.clock.default_khz, &plan);
 	return plan.ratio;
 }
+
+/*
+ * Offsets and generations
+ */
 
 void kvm_tsc_init_vm(struct kvm *kvm, const struct kvmclock_snapshot *now)
 {
@@ -341,6 +353,10 @@ void kvm_tsc_vcpu_join(struct kvm_vcpu *vcpu)
 
 	kvmclock_update_master(vcpu->kvm);
 }
+
+/*
+ * Who sets a rate, a TSC, an offset
+ */
 
 /*
  * KVM_SET_TSC_KHZ of a VM: the rate of vCPUs to come.  Before the first vCPU
@@ -584,6 +600,10 @@ void kvm_tsc_set_value(struct kvm_vcpu *vcpu, u64 tsc, u64 scaled_tsc, u64 slack
 
 	kvm_tsc_take_offset(vcpu, offset, now);
 }
+
+/*
+ * What the host does to a TSC
+ */
 
 /* Moves the TSC forward, never back, to where base time says it should be. */
 void kvm_tsc_catch_up(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now)
