@@ -42,9 +42,14 @@ check-load: ## that make load refuses, and recovers, when it should
 mutants: ## that each of our deliberate breakages is caught by the test it names
 	@$(lab)/mutants.sh
 
+series: ## the patches of series/ as mails in O=/mails
+	@$(lab)/series.sh
+series-check: ## that each of them applies, builds, boots and passes the tests there are by then
+	@$(lab)/series-check.sh
+
 clean: ## remove what was built, keep the unpacked trees and the results
 	@$(lab)/clean.sh
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules load unload run check compare shell check-arith check-build check-lab check-load mutants clean distclean
+.PHONY: help deps tree kernel modules load unload run check compare shell check-arith check-build check-lab check-load mutants series series-check clean distclean

@@ -91,7 +91,7 @@ stock_tree()
 integrated=
 build_tree()
 {
-	[ -z "$integrated" ] || return 0
+	[ -z "$integrated$KVMCLOCK_TREE" ] || return 0
 	integrated=yes
 	[ -e "$KERNEL_SRC" ] ||
 		die $EXIT_USAGE "KERNEL_SRC=$KERNEL_SRC: no such file or folder"
@@ -452,7 +452,7 @@ open_output
 KERNEL_SRC=$(readlink -m "$KERNEL_SRC")
 suffix=
 [ "$BASE" = patched ] || suffix=-$BASE
-tree=$O/linux$suffix
+tree=${KVMCLOCK_TREE:-$O/linux$suffix}
 tests=$O/tests$suffix
 kernel=$O/kernel$suffix
 [ "$CONFIG" = base ] || kernel=$kernel-$CONFIG

@@ -22,6 +22,8 @@ done
 : "${CASE:=}"           ## run only this case of our tests, without what is before its dot
 : "${SMP:=2}"           ## processors of the emulated machine, 1 to 64
 : "${TIMEOUT:=900}"     ## seconds until a machine that has not finished is ended
+: "${SOB:=}"            ## make series: who posts it, as in SOB='Jo Doe <jo@example.org>'
+: "${PREFIX:=PATCH}"    ## make series: what the subjects begin with, as in PREFIX="PATCH v2"
 : "${JOBS:=$(nproc)}"   ## parallel jobs of a build
 : "${V:=0}"             ## 1: show the build's own output and the commands
 
@@ -138,6 +140,9 @@ mutate()
 	patch -d "$1" -p1 -F0 -s --no-backup-if-mismatch -r - <"$lab/mutants/$MUTANT.patch" >&2 ||
 		die $EXIT_BUILD "mutants/$MUTANT.patch does not fit the code any more; write it anew"
 }
+
+# A tree of series-check.sh, to be built as it is.
+: "${KVMCLOCK_TREE:=}"
 
 # The kernel's make must not take our variables for its own.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES

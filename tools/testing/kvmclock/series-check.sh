@@ -1,0 +1,134 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# make series-check: git am puts the mails on a pristine base, patch by patch, and
+# ends with the tree that make tree makes; each tree on the way builds without a
+# word, boots, and passes the tests that it has.  A patch that has passed is not
+# tried again until it changes.  Prints KTAP.
+set -eu
+# shellcheck source=settings.sh
+. "$(dirname "$0")/settings.sh"
+
+check_settings
+open_output
+"$lab/deps.sh" check-build || exit
+"$lab/series.sh" || exit
+mails=$O/mails
+work=$O/series-check
+linux=$work/linux
+mkdir -p "$work/passed"
+
+nr=0
+bad=0
+result()
+{
+	nr=$((nr + 1))
+	if [ "$1" -eq 0 ]; then
+		say "ok $nr $2"
+	else
+		bad=$((bad + 1))
+		say "not ok $nr $2"
+	fi
+}
+
+in_linux()
+{
+	git -C "$linux" -c user.name=lab -c user.email=lab@localhost -c core.hooksPath=/dev/null "$@"
+}
+
+# A repository of the whole base: git am is what a maintainer does.
+pristine()
+{
+	identity=$(ls -dlL --time-style=+%s "$KERNEL_SRC")
+	[ "$(cat "$linux/.git/kvmclock-base" 2>/dev/null)" != "$identity" ] || return 0
+	need_space 4000 "a repository of the base"
+	say "# unpacking $KERNEL_SRC into a repository, a minute"
+	rm -rf "$linux"
+	mkdir "$linux"
+	if [ -d "$KERNEL_SRC" ]; then
+		(cd "$KERNEL_SRC" && tar --exclude=./.git -cf - .) | tar -C "$linux" -xf -
+	else
+		tar -C "$linux" --strip-components=1 -xf "$KERNEL_SRC"
+	fi
+	git -C "$linux" init -q -b base
+	in_linux add -A -f
+	in_linux commit -q -m base
+	in_linux tag base
+	echo "$identity" >"$linux/.git/kvmclock-base"
+}
+
+# The tests of the plan that the tree has.  Ours fail without the clock.
+tests_there()
+{
+	awk '/^#/ || NF == 0 || $2 == "named" { next } { print $1, $4 }' "$lab/plan" |
+	while read -r name command; do
+		case $command in
+		kvm/*) [ -e "$linux/tools/testing/selftests/$command.c" ] || continue ;;
+		*) grep -q kvmclock_core "$linux/arch/x86/kvm/Makefile" || continue ;;
+		esac
+		printf '%s ' "$name"
+	done
+}
+
+# Everything about the tree that is checked out; $mail brought it there.
+check_tree()
+{
+	# A file that is new has nobody in MAINTAINERS yet.
+	"$linux/scripts/checkpatch.pl" --root="$linux" --strict --terse --no-summary --no-signoff \
+		--ignore FILE_PATH_CHANGES "$mail" || return
+	O=$work KVMCLOCK_TREE=$linux KVMCLOCK_HOLDS=$work "$lab/build.sh" kernel || return
+	if grep -E ':[0-9]+:.*warning:' "$work/log/kernel"; then
+		return 1
+	fi
+	for file in kvmclock_core kvmclock_host kvmclock_tsc; do
+		grep -q "$file" "$linux/arch/x86/kvm/Makefile" || continue
+		make -s -C "$linux" O="$work/kernel" W=1 C=2 "arch/x86/kvm/$file.o" \
+			>"$work/log/sparse" 2>&1 || return
+		if grep -E ':[0-9]+:.*(warning|error):' "$work/log/sparse"; then
+			return 1
+		fi
+	done
+	O=$work KVMCLOCK_TREE=$linux KVMCLOCK_HOLDS=$work TESTS=$(tests_there) "$lab/run.sh" check
+}
+
+pristine
+total=$(find "$mails" -name '0*.patch' ! -name '0000-*' | wc -l)
+say "KTAP version 1"
+say "1..$((total + 1))"
+
+in_linux am --abort 2>/dev/null || :
+in_linux checkout -q -f base
+in_linux clean -qfd
+in_linux branch -f series base
+in_linux checkout -q series
+# shellcheck disable=SC2046 # names without blanks
+if in_linux am -q $(find "$mails" -name '0*.patch' ! -name '0000-*' | sort) 2>"$work/am" </dev/null &&
+   diff -rq -x .git -x .kvmclock "$linux" "$O/linux"; then
+	result 0 "git_am # the tree is the one of make tree"
+else
+	sed 's/^/# /' "$work/am"
+	result 1 "git_am"
+fi
+
+i=0
+for commit in $(in_linux rev-list --reverse base..series); do
+	i=$((i + 1))
+	mail=$(find "$mails" -name "$(printf '%04d' $i)-*.patch")
+	subject=$(in_linux log -1 --format=%s "$commit")
+	# What was checked is the tree; a changed word in a changelog keeps it.
+	mark=$work/passed/$(in_linux rev-parse "$commit^{tree}")
+	if [ -e "$mark" ]; then
+		result 0 "$subject # passed before"
+		continue
+	fi
+	say "# $i of $total: $subject"
+	begin=$(date +%s)
+	in_linux checkout -q "$commit"
+	status=0
+	check_tree >"$work/patch.log" 2>&1 || status=1
+	sed 's/^/# /' "$work/patch.log" | if [ $status -eq 0 ]; then grep -e totals: -e verdict: || :; else cat; fi
+	[ $status -ne 0 ] || touch "$mark"
+	result $status "$subject # $(($(date +%s) - begin)) s"
+done
+say "# Totals: pass:$((nr - bad)) fail:$bad skip:0"
+[ $bad -eq 0 ] || die $EXIT_FAILED "$bad of $nr steps of the series failed, see above; again: make series-check"

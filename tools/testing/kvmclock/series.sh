@@ -1,0 +1,202 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# make series: the patches of series/order as mails in O=/mails, and as commits in
+# O=/series/git.  The tree after each patch is made like the whole one, by
+# integration/apply.sh, of what is there by then; git makes the differences.
+# The same sources give the same mails, to the byte.
+set -eu
+# shellcheck source=settings.sh
+. "$(dirname "$0")/settings.sh"
+
+series=$top/series
+check_settings
+open_output
+case $SOB in
+'' | *' <'*'@'*'>') ;;
+*) die $EXIT_USAGE "SOB=$SOB: give a name and an address, as in SOB='Jo Doe <jo@example.org>'" ;;
+esac
+command -v git >/dev/null || die $EXIT_TOOL "git: not installed; apt-get install git"
+"$lab/build.sh" tree || exit
+tree=$O/linux
+work=$O/series
+git=$work/git
+mails=$O/mails
+
+names=$(awk '/^[a-z]/ { print $1 }' "$series/order")
+
+# brought PATCH KEYWORD: what the patch brings by this keyword, a line each
+brought()
+{
+	awk -v patch="$1" -v keyword="$2" '
+		/^[a-z]/ { on = $1 == patch }
+		on && $1 == keyword { sub(/^[ \t]*[a-z]+[ \t]+/, ""); print }
+	' "$series/order"
+}
+
+# The patches up to PATCH, or those after it and last things first.
+until_patch()
+{
+	for name in $names; do
+		echo "$name"
+		[ "$name" != "$1" ] || break
+	done
+}
+
+after_patch()
+{
+	later=
+	found=
+	for name in $names; do
+		[ -z "$found" ] || later="$name $later"
+		[ "$name" != "$1" ] || found=yes
+	done
+	echo "$later"
+}
+
+# What there is to apply for PATCH: a repository like this one, with less in it.
+make_stage()
+{
+	stage=$work/stage
+	rm -rf "$stage"
+	mkdir -p "$stage/integration"
+	cd "$top/integration"
+	cp -p apply.sh leftovers.awk base "$stage/integration/"
+	for name in gone there removed 60-leftovers; do
+		: >"$stage/integration/$name"
+	done
+	for name in $(until_patch "$1"); do
+		for file in $(brought "$name" step | tr '\n' ' '); do
+			cp -p "$file" "$stage/integration/" || die $EXIT_USAGE "series/order: $name: integration/$file is not there"
+		done
+		for file in $(brought "$name" file | tr '\n' ' '); do
+			[ -f "$top/$file" ] || die $EXIT_USAGE "series/order: $name: $file is not there"
+			mkdir -p "$stage/$(dirname "$file")"
+			cp -p "$top/$file" "$stage/$file"
+		done
+	done
+	cd "$top"
+}
+
+# drop OP FILE WORDS: leaves it out of the file, in the worktree
+drop()
+{
+	[ -f "$git/$2" ] || return 0
+	if awk -f "$lab/drop.awk" -v op="$1" -v words="$3" "$git/$2" >"$work/dropped"; then
+		cat "$work/dropped" >"$git/$2"
+	elif [ -n "$next" ]; then
+		die $EXIT_USAGE "series/order: '$1 $2 $3': there is no such thing in the file"
+	fi
+}
+
+# leave_out PATCH NEXT: takes what PATCH brings out of the files that are there
+# without it.  All of it is there if PATCH is the one to come next.
+leave_out()
+{
+	next=$2
+	for op in item case; do
+		brought "$1" $op | while read -r file words; do
+			for word in $words; do
+				drop $op "$file" "$word"
+			done
+		done
+	done
+	for op in section if line; do
+		brought "$1" $op | while read -r file words; do
+			drop $op "$file" "$words"
+		done
+	done
+}
+
+# The files of the tree after PATCH, in the worktree.
+make_tree()
+{
+	make_stage "$1"
+	"$work/stage/integration/apply.sh" "$work/base" "$work/tree" >"$work/log" 2>&1 ||
+		die $EXIT_BASE "series: $1: $(tail -n 1 "$work/log")"
+	rsync -rc --delete --exclude=/.git --exclude=/.kvmclock "$work/tree/" "$git/"
+	for later in $(after_patch "$1"); do
+		leave_out "$later" "$(after_patch "$1" | grep -o "$later \$")"
+	done
+	for name in $(until_patch "$1"); do
+		brought "$name" until | while read -r end files; do
+			case " $(until_patch "$1" | tr '\n' ' ') " in
+			*" $end "*) continue ;;
+			esac
+			for file in $files; do
+				patch -d "$git" -p1 -F0 -s --no-backup-if-mismatch -r - <"$series/$file" >&2 ||
+					die $EXIT_BASE "series/$file does not fit after $1"
+			done
+		done
+	done
+}
+
+# Author, committer and date are those of who posts, and of our last commit.
+identity=${SOB:-Nobody yet <set.SOB@localhost>}
+date=$(git -C "$top" log -1 --format=%cI 2>/dev/null) || date=2026-01-01T00:00:00Z
+GIT_AUTHOR_NAME=${identity%% <*}
+GIT_AUTHOR_EMAIL=${identity##*<}
+GIT_AUTHOR_EMAIL=${GIT_AUTHOR_EMAIL%>}
+GIT_AUTHOR_DATE=$date
+GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME
+GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL
+GIT_COMMITTER_DATE=$date
+GIT_CONFIG_GLOBAL=/dev/null
+GIT_CONFIG_SYSTEM=/dev/null
+export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE GIT_COMMITTER_NAME
+export GIT_COMMITTER_EMAIL GIT_COMMITTER_DATE GIT_CONFIG_GLOBAL GIT_CONFIG_SYSTEM
+
+in_git()
+{
+	git -C "$git" "$@"
+}
+
+# commit FILE: all there is, with the message in FILE
+commit()
+{
+	in_git add -A
+	in_git diff --cached --quiet && die $EXIT_USAGE "series: ${1##*/} changes nothing"
+	{
+		cat "$1"
+		[ -z "$SOB" ] || printf '\nSigned-off-by: %s\n' "$SOB"
+	} | in_git commit -q --cleanup=whitespace -F -
+}
+
+rm -rf "$work" "$mails"
+mkdir -p "$work/base" "$mails"
+rsync -a "$tree/.kvmclock/pristine/" "$tree/Makefile" "$work/base/"
+git init -q -b series "$git"
+rsync -a "$work/base/" "$git/"
+echo "Base: $(sed -n 's/^\(VERSION\|PATCHLEVEL\|SUBLEVEL\) = //p' "$tree/Makefile" | paste -sd.), the files that the series changes" >"$work/message"
+commit "$work/message"
+base=$(in_git rev-parse HEAD)
+
+total=$(echo "$names" | wc -w)
+nr=0
+for name in $names; do
+	nr=$((nr + 1))
+	[ -f "$series/$name.msg" ] || die $EXIT_USAGE "series/$name.msg is missing: the patch's changelog"
+	make_tree "$name"
+	commit "$series/$name.msg"
+	say "series: $nr of $total: $(head -n 1 "$series/$name.msg") ($(in_git diff --shortstat HEAD~ | sed 's/^ [0-9]* files* changed, //'))"
+done
+
+# The last tree is the whole one: what is in no patch would be missing.
+(cd "$git" && git ls-files) >"$work/files"
+{
+	cut -d' ' -f2 "$tree/.kvmclock/overlay"
+	(cd "$tree/.kvmclock/pristine" && find . -type f | sed 's,^\./,,')
+} | sort -u | while read -r file; do
+	[ -e "$tree/$file" ] || continue
+	cmp -s "$tree/$file" "$git/$file" ||
+		die $EXIT_USAGE "series: $file is not what make tree makes of it; which patch of series/order brings it?"
+done
+
+in_git config branch.series.description "$(cat "$series/cover")"
+in_git format-patch -q -o "$mails" --base="$base" --cover-letter --thread \
+	--cover-from-description=subject --subject-prefix="$PREFIX" --signature= \
+	--no-renames "$base"
+# git has the time of day in the mails' names.
+epoch=$(in_git log -1 --format=%ct)
+sed -i -E "/^(Message-Id|In-Reply-To|References): /I s/\.[0-9]+\.git\./.$epoch.git./" "$mails"/*.patch
+say "series: $total patches in $mails"
