@@ -61,7 +61,7 @@ rule_files()
 
 leftovers()
 {
-	grep -hv -e '^#' -e '^$' "$here/60-leftovers"
+	cat "$here"/*-leftovers | grep -v -e '^#' -e '^$'
 }
 
 # Files of the base that ours replace elsewhere.
@@ -239,7 +239,7 @@ change()
 
 	leftovers | while read -r op file words; do
 		awk -f "$here/leftovers.awk" -v op="$op" -v words="$words" "$work/$file" >"$work/tidied" ||
-			die 3 "$file: '$op $words' of 60-leftovers does not fit; look at what the base has there"
+			die 3 "$file: '$op $words' of its leftovers does not fit; look at what the base has there"
 		cat "$work/tidied" >"$work/$file"
 	done
 	rm -f "$work/tidied"

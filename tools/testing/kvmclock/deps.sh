@@ -41,7 +41,7 @@ esac
 [ -z "$KCONFIG" ] || needs="$needs openssl openssl dwarves pahole zstd zstd lz4 lz4"
 case ${1-} in
 modules) needs="$needs dwarves pahole dpkg dpkg" ;;
-check-build) needs="$needs sparse sparse" ;;
+check-build) needs="$needs sparse sparse python3-ply /usr/share/doc/python3-ply python3-git /usr/share/doc/python3-git" ;;
 update) needs= ;;
 esac
 

@@ -178,7 +178,7 @@ for name in $names; do
 	[ -f "$series/$name.msg" ] || die $EXIT_USAGE "series/$name.msg is missing: the patch's changelog"
 	make_tree "$name"
 	commit "$series/$name.msg"
-	say "series: $nr of $total: $(head -n 1 "$series/$name.msg") ($(in_git diff --shortstat HEAD~ | sed 's/^ [0-9]* files* changed, //'))"
+	say "series: $nr of $total: $(head -n 1 "$series/$name.msg") ($(in_git diff --patience --shortstat HEAD~ | sed 's/^ [0-9]* files* changed, //'))"
 done
 
 # The last tree is the whole one: what is in no patch would be missing.
@@ -195,7 +195,7 @@ done
 in_git config branch.series.description "$(cat "$series/cover")"
 in_git format-patch -q -o "$mails" --base="$base" --cover-letter --thread \
 	--cover-from-description=subject --subject-prefix="$PREFIX" --signature= \
-	--no-renames "$base"
+	--no-renames --patience "$base"
 # git has the time of day in the mails' names.
 epoch=$(in_git log -1 --format=%ct)
 sed -i -E "/^(Message-Id|In-Reply-To|References): /I s/\.[0-9]+\.git\./.$epoch.git./" "$mails"/*.patch

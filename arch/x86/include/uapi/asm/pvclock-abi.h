@@ -9,6 +9,7 @@
 
 #ifndef __ASSEMBLY__
 
+#include <linux/const.h>
 #include <linux/types.h>
 
 /**
@@ -46,11 +47,11 @@ struct pvclock_wall_clock {
 } __attribute__((__packed__));
 
 /* Pages of vCPUs with this agree: at no instant does one lag behind another. */
-#define PVCLOCK_TSC_STABLE_BIT		(1 << 0)
+#define PVCLOCK_TSC_STABLE_BIT		_BITUL(0)
 /* The guest was stopped by its host, and clears this when it has noticed. */
-#define PVCLOCK_GUEST_STOPPED		(1 << 1)
+#define PVCLOCK_GUEST_STOPPED		_BITUL(1)
 /* Not in use: guests would misread it. */
-#define PVCLOCK_COUNTS_FROM_ZERO	(1 << 2)
+#define PVCLOCK_COUNTS_FROM_ZERO	_BITUL(2)
 
 #endif /* __ASSEMBLY__ */
 #endif /* _ASM_X86_PVCLOCK_ABI_H */
