@@ -1067,25 +1067,27 @@ int kvmclock_ioctl_set_guest(struct kvm_vcpu *vcpu, void __user *argp)
 	kvmclock_resume(kvm);
 
 	mutex_lock(&clock->gate_lock);
-
-	raw_spin_lock_irq(&clock->lock);
-	r = kvmclock_import(vcpu, &page, &line);
-	raw_spin_unlock_irq(&clock->lock);
-	if (r)
-		goto out_unlock;
-
 	kvmclock_close_gate(kvm);
 
-	kvmclock_begin_change(kvm);
-	clock->line = line;
-	kvm_for_each_vcpu(i, other, kvm)
-		other->arch.clock.line = line;
-	kvmclock_end_change(kvm);
+	/* Checked and assigned at once: a resume needs no more than the lock. */
+	raw_spin_lock_irq(&clock->lock);
+	r = kvmclock_import(vcpu, &page, &line);
+	if (!r) {
+		write_seqcount_begin(&clock->seq);
+		clock->line = line;
+		kvm_for_each_vcpu(i, other, kvm)
+			other->arch.clock.line = line;
+		kvmclock_line_changed(kvm);
+		write_seqcount_end(&clock->seq);
+	}
+	raw_spin_unlock_irq(&clock->lock);
 
 	kvmclock_open_gate(kvm);
-	kvm_hv_request_tsc_page_update(kvm);
-out_unlock:
 	mutex_unlock(&clock->gate_lock);
+
+	/* The reference counter no longer comes from the TSC page. */
+	if (!r)
+		kvm_hv_request_tsc_page_update(kvm);
 	return r;
 }
 
