@@ -199,6 +199,7 @@ void kvm_tsc_write_offset(struct kvm_vcpu *vcpu, u64 offset)
 	trace_kvm_write_tsc_offset(vcpu->vcpu_id, v->l1_offset, offset);
 
 	v->l1_offset = offset;
+	v->pair_error = 0;
 
 	/*
 	 * A TSC written while in L2 is L1's all the same: L1 left the MSR to
@@ -563,21 +564,31 @@ void kvm_tsc_set_l1_offset(struct kvm_vcpu *vcpu, u64 offset)
 	kvmclock_tsc_changed(vcpu, true);
 }
 
-/* Another vCPU's offset, if there is one that is no further away than this. */
+/*
+ * Another vCPU's offset, if its pair can't be told from the one that gave
+ * @offset.  The pairs are compared, not what became of them: two pairs that are
+ * this close may lie either side of one that was taken for a third offset.  Of
+ * several the one written last counts, as the others may be yet to be restored.
+ */
 static u64 kvm_tsc_near_offset(struct kvm_vcpu *vcpu, u64 offset, u64 slack_cycles)
 {
+	u64 near = offset, newest = 0;
 	struct kvm_vcpu *other;
 	unsigned long i;
 
 	kvm_for_each_vcpu(i, other, vcpu->kvm) {
-		u64 near = kvm_l1_tsc_offset(other);
+		struct kvm_vcpu_clock *v = &other->arch.clock;
+		u64 ahead = v->l1_offset + v->pair_error - offset;
 
-		if (other != vcpu && kvm_l1_tsc_ratio(other) == kvm_l1_tsc_ratio(vcpu) &&
-		    near - offset + slack_cycles <= 2 * slack_cycles)
-			return near;
+		if (other == vcpu || v->l1_ratio != kvm_l1_tsc_ratio(vcpu) ||
+		    ahead + slack_cycles > 2 * slack_cycles || v->generation < newest)
+			continue;
+
+		newest = v->generation;
+		near = v->l1_offset;
 	}
 
-	return offset;
+	return near;
 }
 
 /*
@@ -588,17 +599,22 @@ static u64 kvm_tsc_near_offset(struct kvm_vcpu *vcpu, u64 offset, u64 slack_cycl
 void kvm_tsc_set_value(struct kvm_vcpu *vcpu, u64 tsc, u64 scaled_tsc, u64 slack_cycles,
 		       s64 elapsed_ns, const struct kvmclock_snapshot *now)
 {
-	u64 offset = tsc - scaled_tsc;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	u64 pair = tsc - scaled_tsc;
+	u64 offset;
 
 	lockdep_assert_held(&vcpu->kvm->arch.clock.lock);
 
-	if (vcpu->arch.clock.always_catchup)
-		offset = tsc + kvm_tsc_cycles(vcpu, elapsed_ns) -
-			 kvm_scale_tsc(now->host_tsc, kvm_l1_tsc_ratio(vcpu));
-	else if (slack_cycles)
-		offset = kvm_tsc_near_offset(vcpu, offset, slack_cycles);
+	if (v->always_catchup)
+		pair = tsc + kvm_tsc_cycles(vcpu, elapsed_ns) -
+		       kvm_scale_tsc(now->host_tsc, v->l1_ratio);
+
+	offset = pair;
+	if (slack_cycles && !v->always_catchup)
+		offset = kvm_tsc_near_offset(vcpu, pair, slack_cycles);
 
 	kvm_tsc_take_offset(vcpu, offset, now);
+	v->pair_error = pair - offset;
 }
 
 /*

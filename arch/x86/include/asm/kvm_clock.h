@@ -117,6 +117,9 @@ struct kvm_clock {
  * @l1_offset:	guest TSC minus scaled TSC
  * @l1_ratio:	TSC scaling ratio
  * @catchup:	the offset is moved forward in software to follow base time
+ * @generation:	the generation that the offset is of, 0 if of none
+ * @pair_error:	offset that a KVM_VCPU_TSC_VALUE without fraction stood for,
+ *		minus @l1_offset, which was another vCPU's
  *
  * Under kvm_clock.lock:
  * @line:	the line in the vCPU's page, in scaled TSC; all 0 if none yet
@@ -132,7 +135,6 @@ struct kvm_clock {
  * @cycles_shift: ... in the form of struct kvmclock_line
  * @always_catchup: @khz is above the host's rate, without hardware scaling
  * @adjust_msr:	MSR_IA32_TSC_ADJUST
- * @generation:	the generation that the offset is of, 0 if of none
  * @ref_guest_tsc: guest TSC that the vCPU was given ...
  * @ref_base_ns: ... at this base time: what @catchup follows
  * @restart_cycles: host TSC cycles lost in resumes, already compensated
@@ -146,6 +148,8 @@ struct kvm_vcpu_clock {
 	u64 l1_offset;
 	u64 l1_ratio;
 	bool catchup;
+	u64 generation;
+	u64 pair_error;
 
 	struct kvmclock_line line;
 	u64 last_host_tsc;
@@ -157,7 +161,6 @@ struct kvm_vcpu_clock {
 	s8 cycles_shift;
 	bool always_catchup;
 	s64 adjust_msr;
-	u64 generation;
 	u64 ref_guest_tsc;
 	s64 ref_base_ns;
 	u64 restart_cycles;
