@@ -90,7 +90,7 @@ overlay()
 {
 	(
 		cd "$top"
-		find arch include Documentation tools/testing/selftests -type f \
+		find arch include Documentation samples tools/testing/selftests -type f \
 			! -name '*~' ! -name '.*.sw?' ! -name '*.orig' ! -name '*.rej' \
 			! -name '*.[oa]' ! -name '.*.cmd' ! -name '.checkpatch*' 2>/dev/null |
 			sort | awk '{ print $0, $0 }'

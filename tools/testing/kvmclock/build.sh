@@ -86,6 +86,7 @@ stock_tree()
 	fi
 	rsync -a "$top/tools/testing/selftests/kvm/" \
 		"$tree/tools/testing/selftests/kvm/"
+	rsync -a "$top/samples/kvm/" "$tree/samples/kvm/"
 }
 
 integrated=
@@ -255,6 +256,15 @@ show_modules()
 	say "modules: $modules"
 }
 
+build_headers()
+{
+	if [ ! -e "$tests/.headers" ] || [ -n "$(find "$tree/include/uapi" \
+	     "$tree/arch/x86/include/uapi" -newer "$tests/.headers" -print -quit)" ]; then
+		logged headers kmake O="$tests/headers" headers
+		touch "$tests/.headers"
+	fi
+}
+
 build_selftests()
 {
 	sources=$tree/tools/testing/selftests/kvm
@@ -262,11 +272,7 @@ build_selftests()
 		[ -e "$sources/$name.c" ] ||
 			die $EXIT_BUILD "the plan names kvm/$name, but $sources/$name.c is not there"
 	done
-	if [ ! -e "$tests/.headers" ] || [ -n "$(find "$tree/include/uapi" \
-	     "$tree/arch/x86/include/uapi" -newer "$tests/.headers" -print -quit)" ]; then
-		logged headers kmake O="$tests/headers" headers
-		touch "$tests/.headers"
-	fi
+	build_headers
 	# The list on the command line replaces that of the Makefile: only what
 	# the plan starts is built, and the base needs no change to build ours.
 	logged selftests make -C "$sources" -j"$JOBS" OUTPUT="$tests/kvm" \
@@ -285,6 +291,17 @@ program()
 	fi
 }
 
+# The sample, as make in a kernel's samples/ builds it, but static.
+sample()
+{
+	if [ -z "$(find "$tests/kvm-time" -newer "$tree/samples/kvm/kvm-time.h" \
+	     -newer "$tree/samples/kvm/kvm-time.c" 2>/dev/null)" ]; then
+		logged kvm-time gcc -O2 -Wall -Wextra -Werror -static \
+			-I "$tests/headers/usr/include" \
+			-o "$tests/kvm-time" "$tree/samples/kvm/kvm-time.c"
+	fi
+}
+
 build_tests()
 {
 	build_tree
@@ -292,6 +309,10 @@ build_tests()
 	[ -z "$(selftests)" ] || build_selftests
 	program init
 	[ "$HOST" = built ] || program load
+	if selected | grep -q /bin/kvm-time; then
+		build_headers
+		sample
+	fi
 	selected | grep -q /bin/linux-guest && program guest
 	if [ ! -e "$tests/gen_init_cpio" ]; then
 		logged gen_init_cpio gcc -O2 -o "$tests/gen_init_cpio" "$tree/usr/gen_init_cpio.c"
@@ -420,6 +441,9 @@ host_files()
 	for name in $(selftests); do
 		echo "/tests/kvm/$name $tests/kvm/$name 0755"
 	done
+	if selected | grep -q /bin/kvm-time; then
+		echo "/bin/kvm-time $tests/kvm-time 0755"
+	fi
 	selected | grep -q /bin/linux-guest || return 0
 	echo "/bin/linux-guest $lab/linux-guest.sh 0755"
 	echo "/boot/bzImage $image 0644"

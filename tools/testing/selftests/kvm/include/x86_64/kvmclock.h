@@ -15,6 +15,9 @@
 #include "kvm_util.h"
 #include "processor.h"
 
+/* The calls that save and restore a VM's time, in their order, exist once. */
+#include "../../../../../../samples/kvm/kvm-time.h"
+
 #ifndef X86_FEATURE_KVM_CLOCKSOURCE_STABLE
 #define X86_FEATURE_KVM_CLOCKSOURCE_STABLE	KVM_X86_CPU_FEATURE(0x40000001, 0, EAX, 24)
 #endif
