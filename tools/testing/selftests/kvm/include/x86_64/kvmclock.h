@@ -253,6 +253,69 @@ static inline void kvmclock_set_tsc_offset(struct kvmclock_vcpu *kv, uint64_t of
 	vcpu_device_attr_set(kv->vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, &offset);
 }
 
+/* What KVM_GET_CLOCK_GUEST says: the line over the vCPU's TSC. */
+static inline struct pvclock_vcpu_time_info kvmclock_get_line(struct kvmclock_vcpu *kv)
+{
+	struct pvclock_vcpu_time_info line;
+
+	vcpu_ioctl(kv->vcpu, KVM_GET_CLOCK_GUEST, &line);
+	return line;
+}
+
+/* 0, or a negative errno. */
+static inline int __kvmclock_set_line(struct kvmclock_vcpu *kv,
+				      const struct pvclock_vcpu_time_info *line)
+{
+	struct pvclock_vcpu_time_info copy = *line;
+
+	return __vcpu_ioctl(kv->vcpu, KVM_SET_CLOCK_GUEST, &copy) ? -errno : 0;
+}
+
+static inline void kvmclock_set_line(struct kvmclock_vcpu *kv,
+				     const struct pvclock_vcpu_time_info *line)
+{
+	int r = __kvmclock_set_line(kv, line);
+
+	TEST_ASSERT(!r, "KVM_SET_CLOCK_GUEST: %s", strerror(-r));
+}
+
+static inline struct kvm_vcpu_tsc_value kvmclock_get_value(struct kvmclock_vcpu *kv)
+{
+	struct kvm_vcpu_tsc_value value;
+
+	vcpu_device_attr_get(kv->vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_VALUE, &value);
+	return value;
+}
+
+/* 0, or a negative errno. */
+static inline int __kvmclock_set_value(struct kvmclock_vcpu *kv,
+				       const struct kvm_vcpu_tsc_value *value)
+{
+	struct kvm_vcpu_tsc_value copy = *value;
+
+	return __vcpu_device_attr_set(kv->vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_VALUE, &copy) ?
+	       -errno : 0;
+}
+
+static inline void kvmclock_set_value(struct kvmclock_vcpu *kv,
+				      const struct kvm_vcpu_tsc_value *value)
+{
+	int r = __kvmclock_set_value(kv, value);
+
+	TEST_ASSERT(!r, "KVM_VCPU_TSC_VALUE: %s", strerror(-r));
+}
+
+/* The vCPU's TSC at a host TSC: the ratio is in reach only where there is one. */
+static inline uint64_t kvmclock_guest_tsc(struct kvmclock_vcpu *kv, uint64_t host_tsc)
+{
+	struct kvm_vcpu_tsc_scale scale;
+	unsigned __int128 product = host_tsc;
+
+	if (!__vcpu_device_attr_get(kv->vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE, &scale))
+		product = product * scale.tsc_ratio >> scale.tsc_frac_bits;
+	return (uint64_t)product + kvmclock_tsc_offset(kv);
+}
+
 static inline struct kvm_clock_data kvmclock_get(struct kvm_vm *vm)
 {
 	struct kvm_clock_data data;

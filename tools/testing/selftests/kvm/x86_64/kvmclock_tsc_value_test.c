@@ -1,0 +1,1081 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KVM_VCPU_TSC_VALUE, and restoring a VM by it: a guest TSC and the clock are
+ * saved and restored as what they are to each other.
+ *
+ * What a pair stands for is computed anew in 128 bits, and compared for
+ * equality: to the cycle and to the nanosecond, however slow the machine is.
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "kvmclock.h"
+#include "processor.h"
+#include "test_util.h"
+
+#define CLOCKSOURCE	"/sys/devices/system/clocksource/clocksource0/current_clocksource"
+
+#define HOUR_NS		(3600 * NSEC_PER_SEC)
+
+#define NR_PAIRS	1000
+#define NR_MANY		64	/* vCPUs of one VM */
+#define NR_ORDERS	100
+#define NR_GENERATIONS	1000
+#define NR_RACES	2000
+#define NR_RUNNERS	2
+
+/* Half a year, and some: slopes that differ by 0.2 ppb are 3 ms apart then. */
+#define LONG_AWAY_NS	(12345678 * NSEC_PER_SEC)
+
+/* Each case has a process of its own, and begins with the same numbers. */
+static uint64_t random_state = 20261121;
+
+static uint64_t random_u64(void)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return random_state;
+}
+
+static void shuffle(unsigned int *order, unsigned int nr)
+{
+	unsigned int i, j, last;
+
+	for (i = 0; i < nr; i++)
+		order[i] = i;
+	for (i = nr - 1; i > 0; i--) {
+		j = random_u64() % (i + 1);
+		last = order[i];
+		order[i] = order[j];
+		order[j] = last;
+	}
+}
+
+/* Cycles per reading of the clock that drops none: 2^-shift. */
+static uint64_t granule(const struct pvclock_vcpu_time_info *line)
+{
+	return line->tsc_shift < 0 ? 1ULL << -line->tsc_shift : 1;
+}
+
+/*
+ * The TSC at which a line is at @ns and @frac 2^-32 ns, to the nearest cycle,
+ * ties up.  Elapsed time is signed: it takes 96 bits, and with a shift as near
+ * to 0 as that of any real TSC twice as much of it has a place in 128.
+ */
+static uint64_t tsc_at(const struct pvclock_vcpu_time_info *line, uint64_t ns, uint32_t frac)
+{
+	__int128 elapsed = (__int128)(int64_t)(ns - line->system_time) * (1LL << 32) + frac;
+	__int128 divisor = line->tsc_to_system_mul, cycles;
+
+	TEST_ASSERT(abs(line->tsc_shift) < 16, "shift %d", line->tsc_shift);
+	if (line->tsc_shift < 0)
+		elapsed *= 1LL << -line->tsc_shift;
+	else
+		divisor <<= line->tsc_shift;
+
+	elapsed = 2 * elapsed + divisor;
+	cycles = elapsed / (2 * divisor);
+	if (cycles * 2 * divisor > elapsed)
+		cycles--;
+	return line->tsc_timestamp + (uint64_t)cycles;
+}
+
+/* The line as it were over a TSC with offset 0. */
+static struct pvclock_vcpu_time_info scaled_line(struct kvmclock_vcpu *kv)
+{
+	struct pvclock_vcpu_time_info line = kvmclock_get_line(kv);
+
+	line.tsc_timestamp -= kvmclock_tsc_offset(kv);
+	return line;
+}
+
+static bool same_line(const struct pvclock_vcpu_time_info *a,
+		      const struct pvclock_vcpu_time_info *b)
+{
+	return a->tsc_timestamp == b->tsc_timestamp && a->system_time == b->system_time &&
+	       a->tsc_to_system_mul == b->tsc_to_system_mul && a->tsc_shift == b->tsc_shift;
+}
+
+static bool is_stable(const struct pvclock_vcpu_time_info *line)
+{
+	return line->flags & PVCLOCK_TSC_STABLE_BIT;
+}
+
+static void assert_offset(struct kvmclock_vcpu *kv, uint64_t expected, const char *by)
+{
+	uint64_t offset = kvmclock_tsc_offset(kv);
+
+	TEST_ASSERT(offset == expected, "vCPU %u: %+ld cycles from what was asked for by %s",
+		    kv->vcpu->id, (int64_t)(offset - expected), by);
+}
+
+FIXTURE(kvmclock_tsc_value) {
+	struct kvm_vm *vm;
+	struct kvmclock_vcpu vcpu[2];
+	struct pvclock_vcpu_time_info first;	/* over the scaled TSC */
+};
+
+FIXTURE_SETUP(kvmclock_tsc_value)
+{
+	unsigned int i;
+
+	self->vm = vm_create(ARRAY_SIZE(self->vcpu));
+	for (i = 0; i < ARRAY_SIZE(self->vcpu); i++)
+		kvmclock_vcpu_add(self->vm, &self->vcpu[i], i);
+	self->first = scaled_line(&self->vcpu[0]);
+}
+
+FIXTURE_TEARDOWN(kvmclock_tsc_value)
+{
+	kvm_vm_free(self->vm);
+}
+
+static void enable_all(struct kvmclock_vcpu *kv, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		kvmclock_enable(&kv[i], MSR_KVM_SYSTEM_TIME_NEW);
+	for (i = 0; i < nr; i++)
+		kvmclock_enter(&kv[i]);
+}
+
+/* All of the vCPU's clock: the line, whose slope is @old's, is where it was. */
+static void assert_line_unmoved(struct kvmclock_vcpu *kv, const struct pvclock_vcpu_time_info *old,
+				const char *by)
+{
+	struct pvclock_vcpu_time_info now = scaled_line(kv);
+
+	TEST_ASSERT(same_line(&now, old), "vCPU %u: another line by %s: at %lu %lu, was at %lu %lu",
+		    kv->vcpu->id, by, (uint64_t)now.tsc_timestamp, (uint64_t)now.system_time,
+		    (uint64_t)old->tsc_timestamp, (uint64_t)old->system_time);
+}
+
+/* A pair is on the line, has all of it, and is of no other time than the call. */
+static void assert_one_instant(struct kvmclock_vcpu *kv)
+{
+	struct pvclock_vcpu_time_info line = kvmclock_get_line(kv);
+	uint64_t since, until, tsc, cycles, ns;
+	struct kvm_vcpu_tsc_value value;
+	unsigned int i, j;
+	uint32_t frac;
+
+	for (i = 0; i < NR_PAIRS; i++) {
+		since = rdtsc();
+		value = kvmclock_get_value(kv);
+		until = rdtsc();
+
+		tsc = value.tsc_val;
+		since = kvmclock_guest_tsc(kv, since);
+		until = kvmclock_guest_tsc(kv, until);
+		TEST_ASSERT(until - tsc < until - since + granule(&line) && tsc <= until,
+			    "TSC %lu, not from %lu to %lu", tsc, since, until);
+
+		cycles = tsc - line.tsc_timestamp;
+		TEST_ASSERT(cycles % granule(&line) == 0, "%lu cycles: the clock drops some",
+			    cycles);
+		ns = kvmclock_at(&line, tsc);
+		TEST_ASSERT(value.kvm_ns == ns, "%llu ns, the line has %lu", value.kvm_ns, ns);
+
+		cycles = line.tsc_shift < 0 ? cycles >> -line.tsc_shift :
+					      cycles << line.tsc_shift;
+		frac = (uint32_t)cycles * line.tsc_to_system_mul;
+		TEST_ASSERT(value.kvm_frac == frac, "fraction %u, the line has %u", value.kvm_frac,
+			    frac);
+
+		TEST_ASSERT(value.flags == KVM_TSC_VALUE_FRAC, "flags 0x%x", value.flags);
+		for (j = 0; j < ARRAY_SIZE(value.reserved); j++)
+			TEST_ASSERT(!value.reserved[j], "reserved %u: 0x%llx", j,
+				    value.reserved[j]);
+	}
+}
+
+TEST_F(kvmclock_tsc_value, one_instant)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	struct kvm_vcpu_tsc_value value;
+	uint64_t guest;
+	unsigned int i;
+
+	/* Before the first run there is no page, but there is a line. */
+	assert_one_instant(&kv[0]);
+	kvmclock_set_tsc_offset(&kv[1], kvmclock_tsc_offset(&kv[0]) + 12345);
+	assert_one_instant(&kv[1]);
+
+	enable_all(kv, 2);
+	for (i = 0; i < 2; i++) {
+		assert_one_instant(&kv[i]);
+		value = kvmclock_get_value(&kv[i]);
+		guest = kvmclock_call(&kv[i], KVMCLOCK_READ_AT, 0, value.tsc_val);
+		TEST_ASSERT(guest == value.kvm_ns, "%llu ns, the guest has %lu", value.kvm_ns,
+			    guest);
+	}
+
+	/* With the reference right at the call, too. */
+	for (i = 0; i < NR_PAIRS; i++) {
+		struct pvclock_vcpu_time_info line;
+
+		kvmclock_set(self->vm, i);
+		value = kvmclock_get_value(&kv[0]);
+		line = kvmclock_get_line(&kv[0]);
+		TEST_ASSERT(value.tsc_val - line.tsc_timestamp < 1ULL << 62,
+			    "TSC %llu is before the reference %llu", value.tsc_val,
+			    (unsigned long long)line.tsc_timestamp);
+	}
+}
+
+/*
+ * The vCPU's TSC is @tsc_val when the clock is at @ns: what that makes of it
+ * follows from the line alone.
+ */
+static void assert_set_exactly(struct kvmclock_vcpu *kv, uint64_t tsc_val, uint64_t ns,
+			       uint32_t frac)
+{
+	struct pvclock_vcpu_time_info line = scaled_line(kv);
+	struct kvm_vcpu_tsc_value value = {
+		.tsc_val = tsc_val,
+		.kvm_ns = ns,
+		.kvm_frac = frac,
+		.flags = KVM_TSC_VALUE_FRAC,
+	};
+	char by[128];
+
+	snprintf(by, sizeof(by), "TSC 0x%lx at %lu ns and %u, with the reference at %lu ns",
+		 tsc_val, ns, frac, (uint64_t)line.system_time);
+	kvmclock_set_value(kv, &value);
+	assert_offset(kv, tsc_val - tsc_at(&line, ns, frac), by);
+	assert_line_unmoved(kv, &line, by);
+}
+
+TEST_F(kvmclock_tsc_value, set_exactly)
+{
+	static const uint64_t clocks[] = { 0, 1, HOUR_NS, 1ULL << 62, (1ULL << 63) - 1, 1ULL << 63 };
+	static const uint32_t fracs[] = { 0, 1, 0x7fffffff, 0x80000000, 0xffffffff };
+	struct kvmclock_vcpu *kv = self->vcpu;
+	struct kvm_vcpu_tsc_value now;
+	unsigned int c, t, n, f;
+
+	for (c = 0; c < ARRAY_SIZE(clocks); c++) {
+		kvmclock_set(self->vm, clocks[c]);
+		now = kvmclock_get_value(&kv[1]);
+
+		/* Past, present and to come, as far as the elapsed time has a sign. */
+		const uint64_t ns[] = {
+			now.kvm_ns, now.kvm_ns - 1, now.kvm_ns + 1, now.kvm_ns - HOUR_NS,
+			now.kvm_ns + HOUR_NS, now.kvm_ns - (1ULL << 61),
+			now.kvm_ns + (1ULL << 61), 0, 1,
+			kvmclock_get_line(&kv[1]).system_time + (1ULL << 63) - 1,
+			kvmclock_get_line(&kv[1]).system_time + (1ULL << 63),
+		};
+		const uint64_t tscs[] = {
+			now.tsc_val, 0, 1, -1ULL, 1ULL << 63, (1ULL << 63) - 1,
+			(1ULL << 63) + 1, -(1ULL << 32), 1ULL << 62,
+		};
+
+		for (t = 0; t < ARRAY_SIZE(tscs); t++)
+			for (n = 0; n < ARRAY_SIZE(ns); n++)
+				for (f = 0; f < ARRAY_SIZE(fracs); f++)
+					assert_set_exactly(&kv[1], tscs[t], ns[n], fracs[f]);
+	}
+
+	for (c = 0; c < NR_PAIRS; c++)
+		assert_set_exactly(&kv[1], random_u64(), random_u64(), random_u64());
+}
+
+/* What a vCPU's own pair says is true already, whenever it was read. */
+TEST_F(kvmclock_tsc_value, own_pair_changes_nothing)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	struct kvm_vcpu_tsc_value value[NR_PAIRS];
+	uint64_t offset = kvmclock_tsc_offset(&kv[1]);
+	struct pvclock_vcpu_time_info line;
+	unsigned int i;
+
+	enable_all(kv, 2);
+	for (i = 0; i < NR_PAIRS; i++) {
+		value[i] = kvmclock_get_value(&kv[i % 2]);
+		usleep(random_u64() % 200);
+	}
+	for (i = 0; i < NR_PAIRS; i++) {
+		kvmclock_set_value(&kv[1], &value[i]);
+		assert_offset(&kv[1], offset, "a pair of its own");
+	}
+	kvmclock_enter(&kv[0]);
+	kvmclock_enter(&kv[1]);
+	assert_line_unmoved(&kv[1], &self->first, "a pair of its own");
+	line = kvmclock_read_page(kv[1].page);
+	TEST_ASSERT(is_stable(&line), "no stable bit any more");
+}
+
+/*
+ * MSR_IA32_TSC takes a value within a second of the others' for theirs, and 0
+ * too.  A pair means what it says.
+ */
+TEST_F(kvmclock_tsc_value, no_guess)
+{
+	static const int64_t steps[] = { 1, -1, 2, 1000, -1000, 1000000, 500000000, -500000000, 0 };
+	struct kvmclock_vcpu *kv = self->vcpu;
+	struct kvm_vcpu_tsc_value value;
+	struct pvclock_vcpu_time_info line;
+	uint64_t offset;
+	unsigned int i;
+
+	enable_all(kv, 2);
+
+	/* From now on the rule of one second is in force. */
+	vcpu_set_msr(kv[0].vcpu, MSR_IA32_TSC, 1ULL << 40);
+	offset = kvmclock_tsc_offset(&kv[0]);
+
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
+		value = kvmclock_get_value(&kv[0]);
+		value.tsc_val += steps[i];
+		kvmclock_set_value(&kv[1], &value);
+		assert_offset(&kv[1], offset + steps[i], "a TSC near the other one");
+
+		kvmclock_enter(&kv[0]);
+		kvmclock_enter(&kv[1]);
+		line = kvmclock_read_page(kv[1].page);
+		TEST_ASSERT(is_stable(&line) == !steps[i], "%+ld cycles apart: flags 0x%x",
+			    steps[i], line.flags);
+		assert_offset(&kv[0], offset, "another vCPU's pair");
+	}
+
+	value = kvmclock_get_value(&kv[0]);
+	line = scaled_line(&kv[0]);
+	value.tsc_val = 0;
+	kvmclock_set_value(&kv[1], &value);
+	assert_offset(&kv[1], -tsc_at(&line, value.kvm_ns, value.kvm_frac), "a TSC of 0");
+}
+
+/* One nanosecond in cycles, and what the clock's shift drops. */
+static int64_t slack_cycles(struct kvmclock_vcpu *kv)
+{
+	struct pvclock_vcpu_time_info line = kvmclock_get_line(kv);
+
+	return tsc_at(&line, line.system_time + 1, 0) - line.tsc_timestamp + granule(&line);
+}
+
+/* A pair without a fraction, which stands for this offset. */
+static struct kvm_vcpu_tsc_value rough_pair(struct kvmclock_vcpu *kv, uint64_t offset)
+{
+	struct pvclock_vcpu_time_info line = scaled_line(kv);
+	struct kvm_vcpu_tsc_value value = { .kvm_ns = line.system_time + random_u64() % HOUR_NS };
+
+	value.tsc_val = tsc_at(&line, value.kvm_ns, 0) + offset;
+	return value;
+}
+
+TEST_F(kvmclock_tsc_value, slack_of_a_nanosecond)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	int64_t slack = slack_cycles(kv), ahead;
+	uint64_t offset = kvmclock_tsc_offset(kv);
+	struct kvm_vcpu_tsc_value value;
+	unsigned int i;
+
+	for (i = 0; i < 2; i++) {
+		for (ahead = -4 * slack; ahead <= 4 * slack; ahead++) {
+			value = rough_pair(kv, offset + ahead);
+			kvmclock_set_value(&kv[1], &value);
+			assert_offset(&kv[1], llabs(ahead) <= slack ? offset : offset + ahead,
+				      "a pair that is known to the nanosecond");
+
+			value.flags = KVM_TSC_VALUE_FRAC;
+			kvmclock_set_value(&kv[1], &value);
+			assert_offset(&kv[1], offset + ahead, "the same one, known exactly");
+		}
+		/* Modulo 2^64 like everything about a TSC. */
+		offset = 0;
+		kvmclock_set_tsc_offset(kv, offset);
+	}
+}
+
+/* A call that is refused leaves nothing behind, in no vCPU and on no page. */
+static void assert_refused(FIXTURE_DATA(kvmclock_tsc_value) * self,
+			   const struct kvm_vcpu_tsc_value *value, int error)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	struct pvclock_vcpu_time_info before[2];
+	uint64_t offset[2];
+	unsigned int i;
+	int r;
+
+	for (i = 0; i < 2; i++) {
+		before[i] = kvmclock_read_page(kv[i].page);
+		offset[i] = kvmclock_tsc_offset(&kv[i]);
+	}
+
+	r = __kvmclock_set_value(&kv[1], value);
+	TEST_ASSERT(r == -error, "flags 0x%x: %d, %d expected", value->flags, r, -error);
+
+	for (i = 0; i < 2; i++) {
+		kvmclock_enter(&kv[i]);
+		assert_offset(&kv[i], offset[i], "a refused call");
+		TEST_ASSERT(!memcmp(&before[i], kv[i].page, sizeof(before[i])),
+			    "vCPU %u: page written by a refused call", i);
+	}
+}
+
+static void assert_attr(struct kvmclock_vcpu *kv, unsigned long request, uint64_t attr,
+			void *addr, int error)
+{
+	struct kvm_device_attr args = {
+		.group = KVM_VCPU_TSC_CTRL,
+		.attr = attr,
+		.addr = (uintptr_t)addr,
+	};
+	int r = ioctl(kv->vcpu->fd, request, &args) ? errno : 0;
+
+	TEST_ASSERT(r == error, "ioctl 0x%lx of attribute %lu: %s, %s expected", request, attr,
+		    strerror(r), strerror(error));
+}
+
+TEST_F(kvmclock_tsc_value, errors)
+{
+	bool scaling = kvm_has_cap(KVM_CAP_TSC_CONTROL);
+	struct kvmclock_vcpu *kv = self->vcpu;
+	struct kvm_vcpu_tsc_value good, value;
+	struct kvm_vcpu_tsc_scale scale;
+	void *nowhere = (void *)0x1000;
+	unsigned int i;
+
+	enable_all(kv, 2);
+	TEST_ASSERT(kvm_check_cap(KVM_CAP_CLOCK_GUEST), "no capability");
+
+	good = kvmclock_get_value(&kv[1]);
+	good.tsc_val += 1000;
+	for (i = 1; i < 32; i++) {
+		value = good;
+		value.flags |= 1U << i;
+		assert_refused(self, &value, EINVAL);
+		value.flags = 1U << i;
+		value.kvm_frac = 0;
+		assert_refused(self, &value, EINVAL);
+	}
+	for (i = 0; i < 64 * ARRAY_SIZE(value.reserved); i++) {
+		value = good;
+		value.reserved[i / 64] = 1ULL << (i % 64);
+		assert_refused(self, &value, EINVAL);
+	}
+	value = good;
+	value.flags = 0;
+	value.kvm_frac = 1;
+	assert_refused(self, &value, EINVAL);
+
+	assert_attr(&kv[1], KVM_HAS_DEVICE_ATTR, KVM_VCPU_TSC_VALUE, NULL, 0);
+	assert_attr(&kv[1], KVM_GET_DEVICE_ATTR, KVM_VCPU_TSC_VALUE, nowhere, EFAULT);
+	assert_attr(&kv[1], KVM_SET_DEVICE_ATTR, KVM_VCPU_TSC_VALUE, nowhere, EFAULT);
+
+	assert_attr(&kv[1], KVM_HAS_DEVICE_ATTR, KVM_VCPU_TSC_SCALE, NULL, scaling ? 0 : ENXIO);
+	assert_attr(&kv[1], KVM_GET_DEVICE_ATTR, KVM_VCPU_TSC_SCALE, &scale, scaling ? 0 : ENXIO);
+	assert_attr(&kv[1], KVM_SET_DEVICE_ATTR, KVM_VCPU_TSC_SCALE, &scale,
+		    scaling ? EINVAL : ENXIO);
+	if (scaling)
+		assert_attr(&kv[1], KVM_GET_DEVICE_ATTR, KVM_VCPU_TSC_SCALE, nowhere, EFAULT);
+
+	for (i = KVM_VCPU_TSC_VALUE + 1; i < 100; i++) {
+		assert_attr(&kv[1], KVM_HAS_DEVICE_ATTR, i, NULL, ENXIO);
+		assert_attr(&kv[1], KVM_GET_DEVICE_ATTR, i, &value, ENXIO);
+		assert_attr(&kv[1], KVM_SET_DEVICE_ATTR, i, &value, ENXIO);
+	}
+
+	assert_line_unmoved(&kv[1], &self->first, "all of this");
+	kvmclock_set_value(&kv[1], &good);
+	assert_offset(&kv[1], kvmclock_tsc_offset(&kv[0]) + 1000, "the good one at last");
+}
+
+static char clocksource[32];
+
+static int set_clocksource(const char *name)
+{
+	int fd = open(CLOCKSOURCE, O_WRONLY);
+	int r = fd >= 0 && write(fd, name, strlen(name)) == (ssize_t)strlen(name) ? 0 : -1;
+
+	close(fd);
+	return r;
+}
+
+/* Also the way out of a case that fails. */
+static void give_back_clocksource(void)
+{
+	set_clocksource(clocksource);
+}
+
+/* A host that doesn't keep time by its TSC has no line: nothing to be had. */
+TEST_F(kvmclock_tsc_value, no_master_clock)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	struct kvm_vcpu_tsc_value value = kvmclock_get_value(&kv[1]);
+	uint64_t offset = kvmclock_tsc_offset(&kv[1]);
+	FILE *file = fopen(CLOCKSOURCE, "r");
+	struct kvm_clock_data data;
+
+	TEST_ASSERT(file && fscanf(file, "%31s", clocksource) == 1, "no clocksource");
+	fclose(file);
+	atexit(give_back_clocksource);
+
+	enable_all(kv, 2);
+	TEST_ASSERT(!set_clocksource("hpet"), "clocksource hpet: errno %d", errno);
+	do {
+		usleep(1000);
+		data = kvmclock_get(self->vm);
+	} while (data.flags & KVM_CLOCK_TSC_STABLE);
+
+	assert_attr(&kv[1], KVM_HAS_DEVICE_ATTR, KVM_VCPU_TSC_VALUE, NULL, 0);
+	assert_attr(&kv[1], KVM_GET_DEVICE_ATTR, KVM_VCPU_TSC_VALUE, &value, ENODATA);
+	value.tsc_val += 1000;
+	assert_attr(&kv[1], KVM_SET_DEVICE_ATTR, KVM_VCPU_TSC_VALUE, &value, ENODATA);
+	value.flags = -1;
+	assert_attr(&kv[1], KVM_SET_DEVICE_ATTR, KVM_VCPU_TSC_VALUE, &value, EINVAL);
+	assert_offset(&kv[1], offset, "a call without a master clock");
+
+	give_back_clocksource();
+	do {
+		usleep(1000);
+		kvmclock_enter(&kv[0]);
+		data = kvmclock_get(self->vm);
+	} while (!(data.flags & KVM_CLOCK_TSC_STABLE));
+	value = kvmclock_get_value(&kv[1]);
+	kvmclock_set_value(&kv[1], &value);
+	assert_offset(&kv[1], offset, "its own pair");
+}
+
+/*
+ * VMs of nothing but file descriptors: a thousand of them shall cost seconds.
+ */
+struct bare_vm {
+	int kvm_fd;
+	int fd;
+	unsigned int nr_vcpus;
+	int vcpu_fds[NR_MANY];
+};
+
+static void bare_vm_create(struct bare_vm *vm, unsigned int nr_vcpus, const struct kvm_time *saved)
+{
+	unsigned int i;
+	int r;
+
+	vm->kvm_fd = open_kvm_dev_path_or_exit();
+	vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
+	TEST_ASSERT(vm->fd >= 0, "KVM_CREATE_VM: errno %d", errno);
+	if (saved) {
+		r = kvm_time_restore_rate(vm->fd, saved);
+		TEST_ASSERT(!r, "KVM_SET_TSC_KHZ: %s", strerror(-r));
+	}
+	vm->nr_vcpus = nr_vcpus;
+	for (i = 0; i < nr_vcpus; i++) {
+		vm->vcpu_fds[i] = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)i);
+		TEST_ASSERT(vm->vcpu_fds[i] >= 0, "KVM_CREATE_VCPU: errno %d", errno);
+	}
+}
+
+static void bare_vm_free(struct bare_vm *vm)
+{
+	unsigned int i;
+
+	for (i = 0; i < vm->nr_vcpus; i++)
+		close(vm->vcpu_fds[i]);
+	close(vm->fd);
+	close(vm->kvm_fd);
+}
+
+static void set_attr(struct bare_vm *vm, unsigned int i, uint64_t attr, void *data)
+{
+	int r = kvm_time_attr(vm->vcpu_fds[i], KVM_SET_DEVICE_ATTR, attr, data);
+
+	TEST_ASSERT(!r, "set of attribute %lu on vCPU %u: %s", attr, i, strerror(-r));
+}
+
+static void get_attr(struct bare_vm *vm, unsigned int i, uint64_t attr, void *data)
+{
+	int r = kvm_time_attr(vm->vcpu_fds[i], KVM_GET_DEVICE_ATTR, attr, data);
+
+	TEST_ASSERT(!r, "get of attribute %lu of vCPU %u: %s", attr, i, strerror(-r));
+}
+
+static struct pvclock_vcpu_time_info bare_line(struct bare_vm *vm, unsigned int i)
+{
+	struct pvclock_vcpu_time_info line;
+	int r = kvm_time_ioctl(vm->vcpu_fds[i], KVM_GET_CLOCK_GUEST, &line);
+
+	TEST_ASSERT(!r, "KVM_GET_CLOCK_GUEST: %s", strerror(-r));
+	return line;
+}
+
+static bool bare_stable(struct bare_vm *vm, unsigned int i)
+{
+	struct pvclock_vcpu_time_info line = bare_line(vm, i);
+
+	return is_stable(&line);
+}
+
+static void bare_set_clock(struct bare_vm *vm, uint64_t ns)
+{
+	struct kvm_clock_data data = { .clock = ns };
+	int r = kvm_time_ioctl(vm->fd, KVM_SET_CLOCK, &data);
+
+	TEST_ASSERT(!r, "KVM_SET_CLOCK: %s", strerror(-r));
+}
+
+static void bare_set_line(struct bare_vm *vm, struct pvclock_vcpu_time_info *line)
+{
+	int r = kvm_time_ioctl(vm->vcpu_fds[0], KVM_SET_CLOCK_GUEST, line);
+
+	TEST_ASSERT(!r, "KVM_SET_CLOCK_GUEST: %s", strerror(-r));
+}
+
+/* The vCPUs' pairs, read in an order of their own with pauses between. */
+static void read_pairs(struct bare_vm *vm, struct kvm_vcpu_tsc_value *values, bool frac)
+{
+	unsigned int order[NR_MANY], i;
+
+	shuffle(order, vm->nr_vcpus);
+	for (i = 0; i < vm->nr_vcpus; i++) {
+		get_attr(vm, order[i], KVM_VCPU_TSC_VALUE, &values[order[i]]);
+		if (!frac) {
+			values[order[i]].flags = 0;
+			values[order[i]].kvm_frac = 0;
+		}
+		if (!(random_u64() % 16))
+			usleep(random_u64() % 500);
+	}
+}
+
+static void write_pairs(struct bare_vm *vm, struct kvm_vcpu_tsc_value *values)
+{
+	unsigned int order[NR_MANY], i;
+
+	shuffle(order, vm->nr_vcpus);
+	for (i = 0; i < vm->nr_vcpus; i++)
+		set_attr(vm, order[i], KVM_VCPU_TSC_VALUE, &values[order[i]]);
+}
+
+static void assert_one_offset(struct bare_vm *vm, const char *by)
+{
+	uint64_t first, offset;
+	unsigned int i;
+
+	get_attr(vm, 0, KVM_VCPU_TSC_OFFSET, &first);
+	for (i = 0; i < vm->nr_vcpus; i++) {
+		get_attr(vm, i, KVM_VCPU_TSC_OFFSET, &offset);
+		TEST_ASSERT(offset == first, "%s: the TSC of vCPU %u is %+ld cycles from vCPU 0's",
+			    by, i, (int64_t)(offset - first));
+		TEST_ASSERT(bare_stable(vm, i),
+			    "%s: vCPU %u has no stable bit", by, i);
+	}
+}
+
+static void restore_many(bool frac)
+{
+	struct kvm_vcpu_tsc_value values[NR_MANY];
+	struct bare_vm from, to;
+	unsigned int i, round;
+	uint64_t offset;
+
+	bare_vm_create(&from, NR_MANY, NULL);
+	bare_vm_create(&to, NR_MANY, NULL);
+
+	for (round = 0; round < NR_ORDERS; round++) {
+		bare_set_clock(&from, random_u64() >> 2);
+		read_pairs(&from, values, frac);
+
+		/* Whatever the vCPUs had, and wherever the clock is. */
+		for (i = 0; i < NR_MANY; i++) {
+			offset = random_u64();
+			set_attr(&to, i, KVM_VCPU_TSC_OFFSET, &offset);
+		}
+		bare_set_clock(&to, random_u64() >> 2);
+		write_pairs(&to, values);
+		assert_one_offset(&to, frac ? "exact pairs" : "pairs known to the nanosecond");
+	}
+
+	bare_vm_free(&to);
+	bare_vm_free(&from);
+}
+
+TEST(restore_many_exactly)
+{
+	restore_many(true);
+}
+
+TEST(restore_many_roughly)
+{
+	restore_many(false);
+}
+
+/*
+ * The same VM, whose clock was moved by less than pairs may differ by: their
+ * own TSCs from before are near, too, and must not be taken by some only.
+ */
+TEST(restore_in_place)
+{
+	struct kvm_vcpu_tsc_value values[NR_MANY];
+	struct pvclock_vcpu_time_info line;
+	struct bare_vm vm;
+	unsigned int round;
+
+	bare_vm_create(&vm, 16, NULL);
+	for (round = 0; round < 4 * NR_ORDERS; round++) {
+		read_pairs(&vm, values, false);
+		line = bare_line(&vm, 0);
+		line.system_time += random_u64() % 7;
+		line.system_time -= 3;
+		bare_set_line(&vm, &line);
+		write_pairs(&vm, values);
+		assert_one_offset(&vm, "a clock that was moved a little");
+	}
+	bare_vm_free(&vm);
+}
+
+/* vCPUs whose TSCs differ do so by as much afterwards, to the cycle. */
+TEST(distances)
+{
+	static const int64_t steps[] = {
+		0, 1, -1, 2, 3, 1000, -1000, 1000000000, -1000000000, 1LL << 40, 1LL << 62,
+		INT64_MIN, 0, 1,
+	};
+	struct kvm_vcpu_tsc_value values[NR_MANY];
+	unsigned int nr = ARRAY_SIZE(steps), i, round;
+	struct bare_vm from, to;
+	uint64_t first, offset;
+
+	bare_vm_create(&from, nr, NULL);
+	bare_vm_create(&to, nr, NULL);
+	for (round = 0; round < NR_ORDERS; round++) {
+		first = random_u64();
+		for (i = 0; i < nr; i++) {
+			offset = first + steps[i];
+			set_attr(&from, i, KVM_VCPU_TSC_OFFSET, &offset);
+		}
+		read_pairs(&from, values, true);
+		bare_set_clock(&to, random_u64() >> 2);
+		write_pairs(&to, values);
+
+		get_attr(&to, 0, KVM_VCPU_TSC_OFFSET, &first);
+		for (i = 0; i < nr; i++) {
+			get_attr(&to, i, KVM_VCPU_TSC_OFFSET, &offset);
+			TEST_ASSERT(offset - first == (uint64_t)steps[i],
+				    "vCPU %u: %ld cycles from vCPU 0, %ld expected", i,
+				    (int64_t)(offset - first), steps[i]);
+		}
+		TEST_ASSERT(!bare_stable(&to, 0),
+			    "TSCs that differ, and the stable bit");
+	}
+	bare_vm_free(&to);
+	bare_vm_free(&from);
+}
+
+static const struct way {
+	const char *name;
+	int (*restore)(int vm_fd, const int *vcpu_fds, const struct kvm_time *saved);
+} ways[] = {
+	{ "live", kvm_time_restore_live },
+	{ "running", kvm_time_restore_running },
+	{ "frozen", kvm_time_restore_frozen },
+};
+
+static void assert_same_time(const struct kvm_time *now, const struct kvm_time *first,
+			     unsigned int generation)
+{
+	const struct kvm_vcpu_tsc_value *value;
+	unsigned int i;
+
+	TEST_ASSERT(same_line(&now->line, &first->line) && now->line.flags == first->line.flags,
+		    "generation %u: the clock is another line over the TSC", generation);
+	for (i = 0; i < now->nr_vcpus; i++) {
+		value = &now->vcpu[i].value;
+		TEST_ASSERT(now->vcpu[i].offset - now->vcpu[0].offset ==
+			    first->vcpu[i].offset - first->vcpu[0].offset,
+			    "generation %u: the TSC of vCPU %u moved by %+ld cycles", generation, i,
+			    (int64_t)(now->vcpu[i].offset - now->vcpu[0].offset -
+				      first->vcpu[i].offset + first->vcpu[0].offset));
+		TEST_ASSERT(kvmclock_at(&first->line, value->tsc_val - now->vcpu[i].offset +
+					now->vcpu[0].offset) == value->kvm_ns,
+			    "generation %u: vCPU %u is off the line", generation, i);
+	}
+}
+
+/* A thousand VMs, each restored from the one before: nothing adds up. */
+TEST_F_TIMEOUT(kvmclock_tsc_value, chain, 150)
+{
+	struct kvm_time first, saved, before;
+	const struct way *way;
+	struct bare_vm vm;
+	uint64_t offset;
+	unsigned int i;
+	int r;
+
+	bare_vm_create(&vm, 3, NULL);
+	bare_set_clock(&vm, 1234567890123456789ULL);
+	get_attr(&vm, 2, KVM_VCPU_TSC_OFFSET, &offset);
+	offset += 1000000007;
+	set_attr(&vm, 2, KVM_VCPU_TSC_OFFSET, &offset);
+	r = kvm_time_save(vm.fd, vm.vcpu_fds, vm.nr_vcpus, &first);
+	TEST_ASSERT(!r, "save: %s", strerror(-r));
+	saved = first;
+
+	for (i = 1; i <= NR_GENERATIONS; i++) {
+		bare_vm_free(&vm);
+		way = &ways[random_u64() % ARRAY_SIZE(ways)];
+		before = saved;
+
+		bare_vm_create(&vm, saved.nr_vcpus, &saved);
+		r = way->restore(vm.fd, vm.vcpu_fds, &saved);
+		TEST_ASSERT(!r, "generation %u, %s: %s", i, way->name, strerror(-r));
+		r = kvm_time_save(vm.fd, vm.vcpu_fds, vm.nr_vcpus, &saved);
+		TEST_ASSERT(!r, "generation %u, save: %s", i, strerror(-r));
+
+		assert_same_time(&saved, &first, i);
+		if (way->restore == kvm_time_restore_live)
+			TEST_ASSERT(saved.vcpu[0].offset == before.vcpu[0].offset,
+				    "generation %u: the TSC moved by %+ld cycles", i,
+				    (int64_t)(saved.vcpu[0].offset - before.vcpu[0].offset));
+		TEST_ASSERT(saved.clock.clock >= before.clock.clock,
+			    "generation %u, %s: the clock went back", i, way->name);
+	}
+	bare_vm_free(&vm);
+}
+
+/*
+ * A slope that is not this host's own, and a long time away.  The clock must be
+ * what KVM_SET_CLOCK was asked for, although the line came after it.  The pair
+ * of clock and realtime is known to a nanosecond, each rounded in the save, in
+ * the restore and in the look at it; and between the last two an adjusted
+ * realtime gains no more than 1000 ppm.
+ */
+TEST(other_slope_long_away)
+{
+	struct kvm_time saved, now;
+	struct bare_vm vm;
+	uint64_t since, passed;
+	int64_t error;
+	int r, step;
+
+	for (step = -1; step <= 1; step += 2) {
+		bare_vm_create(&vm, 2, NULL);
+		r = kvm_time_save(vm.fd, vm.vcpu_fds, vm.nr_vcpus, &saved);
+		TEST_ASSERT(!r, "save: %s", strerror(-r));
+		saved.line.tsc_to_system_mul += step;
+		bare_set_line(&vm, &saved.line);
+		r = kvm_time_save(vm.fd, vm.vcpu_fds, vm.nr_vcpus, &saved);
+		TEST_ASSERT(!r, "save: %s", strerror(-r));
+		bare_vm_free(&vm);
+
+		saved.clock.realtime -= LONG_AWAY_NS;
+		bare_vm_create(&vm, 2, &saved);
+		since = rdtsc();
+		r = kvm_time_restore_running(vm.fd, vm.vcpu_fds, &saved);
+		TEST_ASSERT(!r, "restore: %s", strerror(-r));
+		r = kvm_time_save(vm.fd, vm.vcpu_fds, vm.nr_vcpus, &now);
+		TEST_ASSERT(!r, "save: %s", strerror(-r));
+
+		assert_same_time(&now, &saved, 1);
+		error = (now.clock.clock - now.clock.realtime) -
+			(saved.clock.clock - saved.clock.realtime);
+		passed = kvmclock_scale(&now.line, rdtsc() - since);
+		TEST_ASSERT(llabs(error) <= 4 + (int64_t)passed / 1000,
+			    "the clock is %+ld ns from what it was set to, %lu ns ago", error,
+			    passed);
+		bare_vm_free(&vm);
+	}
+}
+
+/* The guests: read the clock all the time, and come out for the test's calls. */
+static void guest_watch(struct kvmclock_mail *mail)
+{
+	struct pvclock_vcpu_time_info *page = mail->page_gva;
+	uint64_t now, own = 0;
+	uint32_t version;
+	unsigned int i;
+
+	for (;;) {
+		for (i = 0; i < 10; i++) {
+			do {
+				version = pvclock_read_begin(page);
+				now = __pvclock_read_cycles(page, rdtsc());
+			} while (pvclock_read_retry(page, version));
+			__GUEST_ASSERT(now >= own, "%lu after %lu", now, own);
+			own = now;
+		}
+		GUEST_SYNC(0);
+	}
+}
+
+struct runner {
+	struct kvmclock_vcpu kv;
+	pthread_t thread;
+	bool stop;
+};
+
+static void *run_until_stopped(void *arg)
+{
+	struct runner *runner = arg;
+
+	while (!READ_ONCE(runner->stop)) {
+		kvmclock_vcpu_run(runner->kv.vcpu);
+		/* A mutex is not fair: who holds it most of the time gets it. */
+		sched_yield();
+	}
+	return NULL;
+}
+
+/*
+ * The same pairs and the same line, written again and again under guests that
+ * run: nothing is allowed to change.  Then TSCs that do: the clock stays.
+ */
+TEST_F_TIMEOUT(kvmclock_tsc_value, race_with_running_vcpus, 120)
+{
+	struct kvm_vm *vm = vm_create(NR_RUNNERS);
+	struct pvclock_vcpu_time_info line, page;
+	struct runner runner[NR_RUNNERS] = {};
+	struct kvm_vcpu_tsc_value value, ahead;
+	uint64_t offset;
+	unsigned int i;
+
+	for (i = 0; i < NR_RUNNERS; i++) {
+		kvmclock_vcpu_add_running(vm, &runner[i].kv, i, guest_watch);
+		vcpu_set_msr(runner[i].kv.vcpu, MSR_KVM_SYSTEM_TIME_NEW,
+			     runner[i].kv.page_gpa | KVM_MSR_ENABLED);
+	}
+	line = kvmclock_get_line(&runner[0].kv);
+	offset = kvmclock_tsc_offset(&runner[0].kv);
+	value = kvmclock_get_value(&runner[0].kv);
+
+	for (i = 0; i < NR_RUNNERS; i++)
+		TEST_ASSERT(!pthread_create(&runner[i].thread, NULL, run_until_stopped,
+					    &runner[i]), "pthread_create() failed");
+
+	for (i = 0; i < NR_RACES; i++) {
+		switch (random_u64() % 3) {
+		case 0:
+			kvmclock_set_value(&runner[i % NR_RUNNERS].kv, &value);
+			break;
+		case 1:
+			kvmclock_set_line(&runner[i % NR_RUNNERS].kv, &line);
+			break;
+		case 2:
+			value = kvmclock_get_value(&runner[i % NR_RUNNERS].kv);
+			break;
+		}
+		assert_offset(&runner[i % NR_RUNNERS].kv, offset, "a race over nothing");
+	}
+	page = kvmclock_get_line(&runner[1].kv);
+	TEST_ASSERT(same_line(&page, &line) && is_stable(&page), "another line by the race");
+
+	for (i = 0; i < NR_RACES; i++) {
+		ahead = value;
+		ahead.tsc_val += i & 1 ? 0 : 1 + random_u64() % 1000000007;
+		kvmclock_set_value(&runner[1].kv, &ahead);
+		assert_offset(&runner[1].kv, offset + ahead.tsc_val - value.tsc_val, "a pair");
+		page = kvmclock_get_line(&runner[0].kv);
+		TEST_ASSERT(same_line(&page, &line), "another line by another's TSC");
+		TEST_ASSERT(is_stable(&page) == (ahead.tsc_val == value.tsc_val),
+			    "flags 0x%x, %llu cycles apart", page.flags,
+			    ahead.tsc_val - value.tsc_val);
+	}
+
+	for (i = 0; i < NR_RUNNERS; i++)
+		WRITE_ONCE(runner[i].stop, true);
+	for (i = 0; i < NR_RUNNERS; i++)
+		pthread_join(runner[i].thread, NULL);
+	kvm_vm_free(vm);
+}
+
+/* Cycles in a signed time, at a rate in kHz. */
+static int64_t cycles_in(int64_t ns, unsigned long khz)
+{
+	return (__int128)ns * (int64_t)khz / 1000000;
+}
+
+/*
+ * A TSC that is moved in software is where the nanoseconds since the pair say,
+ * at some host TSC within the call: that much is promised, and no more.
+ */
+TEST_F(kvmclock_tsc_value, faster_than_the_host)
+{
+	struct kvmclock_vcpu *kv = &self->vcpu[1];
+	unsigned long host_khz = __vcpu_ioctl(kv->vcpu, KVM_GET_TSC_KHZ, NULL);
+	unsigned long khz = host_khz / 7 * 10 + 1;
+	struct kvm_vcpu_tsc_value value;
+	uint64_t since, until, from, to, offset;
+	unsigned int i;
+	int r;
+
+	if (kvm_has_cap(KVM_CAP_TSC_CONTROL))
+		SKIP(return, "the TSC is scaled by hardware");
+
+	r = __vcpu_ioctl(kv->vcpu, KVM_SET_TSC_KHZ, (void *)khz);
+	TEST_ASSERT(!r, "%lu kHz: errno %d", khz, errno);
+	enable_all(self->vcpu, 2);
+
+	for (i = 0; i < NR_PAIRS; i++) {
+		value = kvmclock_get_value(&self->vcpu[0]);
+		value.tsc_val = random_u64();
+		value.kvm_ns += (int64_t)(random_u64() % 2000000) - 1000000;
+		since = rdtsc();
+		kvmclock_set_value(kv, &value);
+		until = rdtsc();
+		offset = kvmclock_tsc_offset(kv);
+
+		/* Rounded down twice, and the rate of cycles to 2^-31. */
+		from = value.tsc_val - since - 4 +
+		       cycles_in(kvmclock_at(&self->first, since) - value.kvm_ns, khz);
+		to = value.tsc_val - until + 4 +
+		     cycles_in(kvmclock_at(&self->first, until) - value.kvm_ns, khz);
+		TEST_ASSERT(offset - from <= to - from, "offset %lu, not from %lu to %lu", offset,
+			    from, to);
+		r = __kvmclock_set_line(kv, &self->first);
+		TEST_ASSERT(r == -ENODATA, "KVM_SET_CLOCK_GUEST over a TSC moved in software: %d",
+			    r);
+	}
+	assert_line_unmoved(&self->vcpu[0], &self->first, "another's TSC");
+}
+
+/* Another host, another rate of its own: hardware makes the guest's of it. */
+TEST_F(kvmclock_tsc_value, scaled_in_hardware)
+{
+	struct kvm_time saved, now;
+	struct bare_vm vm;
+	unsigned int i;
+	int r;
+
+	if (!kvm_has_cap(KVM_CAP_TSC_CONTROL))
+		SKIP(return, "the hardware has no TSC scaling");
+
+	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+		bare_vm_create(&vm, 3, NULL);
+		r = kvm_time_save(vm.fd, vm.vcpu_fds, vm.nr_vcpus, &saved);
+		TEST_ASSERT(!r, "save: %s", strerror(-r));
+		bare_vm_free(&vm);
+
+		saved.tsc_khz = saved.tsc_khz / 7 * (i & 1 ? 5 : 10) + 1;
+		bare_vm_create(&vm, 3, &saved);
+		r = kvm_time_save(vm.fd, vm.vcpu_fds, vm.nr_vcpus, &saved);
+		TEST_ASSERT(!r, "save: %s", strerror(-r));
+		bare_vm_free(&vm);
+
+		bare_vm_create(&vm, 3, &saved);
+		r = ways[i].restore(vm.fd, vm.vcpu_fds, &saved);
+		TEST_ASSERT(!r, "%s: %s", ways[i].name, strerror(-r));
+		r = kvm_time_save(vm.fd, vm.vcpu_fds, vm.nr_vcpus, &now);
+		TEST_ASSERT(!r, "save: %s", strerror(-r));
+		assert_same_time(&now, &saved, 1);
+		assert_one_offset(&vm, ways[i].name);
+		bare_vm_free(&vm);
+	}
+}
+
+int main(int argc, char *argv[])
+{
+	kvmclock_require_host();
+	return test_harness_run(argc, argv);
+}
