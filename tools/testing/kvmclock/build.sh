@@ -313,7 +313,7 @@ build_tests()
 		build_headers
 		sample
 	fi
-	selected | grep -q /bin/linux-guest && program guest
+	selected | grep -q /bin/linux- && program guest
 	if [ ! -e "$tests/gen_init_cpio" ]; then
 		logged gen_init_cpio gcc -O2 -o "$tests/gen_init_cpio" "$tree/usr/gen_init_cpio.c"
 	fi
@@ -444,8 +444,9 @@ host_files()
 	if selected | grep -q /bin/kvm-time; then
 		echo "/bin/kvm-time $tests/kvm-time 0755"
 	fi
-	selected | grep -q /bin/linux-guest || return 0
+	selected | grep -q /bin/linux- || return 0
 	echo "/bin/linux-guest $lab/linux-guest.sh 0755"
+	echo "/bin/linux-migration $lab/linux-migration.sh 0755"
 	echo "/boot/bzImage $image 0644"
 	echo "/boot/guest.cpio $O/guest.cpio 0644"
 	local_program qemu-system-x86_64
@@ -459,7 +460,7 @@ build_host()
 	build_host_kernel
 	build_tests
 	selected | sed "${CASE:+/kvmclock_/s/\$/ -t $CASE/}" >"$O/plan"
-	if selected | grep -q /bin/linux-guest; then
+	if selected | grep -q /bin/linux-; then
 		init_files guest guest | archive "$O/guest.cpio"
 	fi
 	host_files | archive "$O/initramfs.cpio"

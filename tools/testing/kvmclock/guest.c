@@ -6,7 +6,9 @@
  * again and again, in the way that has the unpatched base derive its master
  * clock anew, and it looks at the clock page itself: two versions of
  * it are compared at one TSC value, where a clock that has not moved gives the
- * same number twice.  Its last line is "guest: PASS" or "guest: FAIL" with a
+ * same number twice.  With migration=1 on its command line it only reads, until
+ * its console says that it was moved to another QEMU, and reports the largest
+ * gap that this has torn into its time.  Its last line is "guest: PASS" or "guest: FAIL" with a
  * reason; nothing else counts as success.
  */
 #define _GNU_SOURCE
@@ -221,10 +223,10 @@ static void pin_to(int cpu)
 }
 
 /* What is read in each turn: none may be less than in the turn before. */
-enum { MONOTONIC, MONOTONIC_RAW, TSC, CLOCK_PAGE, NR_READINGS };
+enum { MONOTONIC, MONOTONIC_RAW, REALTIME, TSC, CLOCK_PAGE, NR_READINGS };
 
 static const char * const reading_names[NR_READINGS] = {
-	"CLOCK_MONOTONIC", "CLOCK_MONOTONIC_RAW", "TSC", "kvmclock",
+	"CLOCK_MONOTONIC", "CLOCK_MONOTONIC_RAW", "CLOCK_REALTIME", "TSC", "kvmclock",
 };
 
 static uint64_t read_time(clockid_t id)
@@ -243,6 +245,7 @@ static struct {
 
 	/* Belongs to the CPU whose turn it is. */
 	uint64_t last[NR_READINGS];
+	uint64_t gap[NR_READINGS];	/* the largest between two turns */
 	int last_cpu;
 	uint64_t count;
 	uint64_t unstable;	/* turns in which the page was vCPU 0's alone */
@@ -256,6 +259,7 @@ static void take_turn(int cpu)
 
 	now[MONOTONIC] = read_time(CLOCK_MONOTONIC);
 	now[MONOTONIC_RAW] = read_time(CLOCK_MONOTONIC_RAW);
+	now[REALTIME] = read_time(CLOCK_REALTIME);
 	now[TSC] = ordered_rdtsc();
 	clock = read_page();
 	now[CLOCK_PAGE] = clock_at(&clock, ordered_rdtsc());
@@ -269,6 +273,8 @@ static void take_turn(int cpu)
 			FAIL("%s went backwards: %llu on CPU %d, then %llu on CPU %d",
 			     reading_names[i], (unsigned long long)relay.last[i],
 			     relay.last_cpu, (unsigned long long)now[i], cpu);
+		if (relay.last[i] && now[i] - relay.last[i] > relay.gap[i])
+			relay.gap[i] = now[i] - relay.last[i];
 		relay.last[i] = now[i];
 		relay.count++;
 	}
@@ -319,8 +325,30 @@ static void stop_readers(void)
 		FAIL("only %u turns of the readers", atomic_load(&relay.turn));
 	printf("report: %llu readings of the time on %u CPUs in turn, none went backwards\n",
 	       (unsigned long long)relay.count, relay.nr_cpus);
-	if (relay.unstable)
-		FAIL("%llu turns without the stable bit", (unsigned long long)relay.unstable);
+}
+
+/* Whoever moves the guest says so when it has run elsewhere for a while. */
+static void wait_for_move(void)
+{
+	struct clock_page cycles = { 0 }, clock;
+	char line[64];
+	int i;
+
+	printf("guest: ready\n");
+	fflush(stdout);
+	if (!fgets(line, sizeof(line), stdin))
+		FAIL_ERRNO("console");
+
+	clock = read_page();
+	cycles.tsc_to_system_mul = clock.tsc_to_system_mul;
+	cycles.tsc_shift = clock.tsc_shift;
+	relay.gap[TSC] = clock_at(&cycles, relay.gap[TSC]);
+	printf("report: largest gap between two turns, in ms:");
+	for (i = 0; i < NR_READINGS; i++)
+		printf(" %s %.3f", reading_names[i], relay.gap[i] / 1e6);
+	printf("\n");
+	printf("report: the stable bit is %s, %llu turns were without it\n",
+	       is_stable(&clock) ? "set" : "gone", (unsigned long long)relay.unstable);
 }
 
 /* The driver logs what it takes for accidents, into the middle of our lines. */
@@ -413,9 +441,18 @@ int main(void)
 	open_console();
 	require_kvm_clock();
 	find_clock_page();
-	silence_msr_driver();
 	start_readers();
+	if (getenv("migration")) {
+		sleep(1);
+		wait_for_move();
+		stop_readers();
+		finish("PASS", "");
+	}
+
+	silence_msr_driver();
 	force_updates();
 	stop_readers();
+	if (relay.unstable)
+		FAIL("%llu turns without the stable bit", (unsigned long long)relay.unstable);
 	finish("PASS", "");
 }
