@@ -31,7 +31,7 @@
 #include <linux/kvm.h>
 #include <linux/types.h>
 
-#if __has_include(<asm/pvclock-abi.h>)
+#if __has_include("asm/pvclock-abi.h")
 #include <asm/pvclock-abi.h>
 #else
 struct pvclock_vcpu_time_info {
@@ -43,7 +43,7 @@ struct pvclock_vcpu_time_info {
 	__s8  tsc_shift;
 	__u8  flags;
 	__u8  pad[2];
-} __attribute__((__packed__));
+};
 #endif
 
 /* Headers that are older than the kernel. */
@@ -68,7 +68,7 @@ struct kvm_vcpu_tsc_value {
 	__u64 reserved[5];
 };
 
-#define KVM_TSC_VALUE_FRAC	(1 << 0)
+#define KVM_TSC_VALUE_FRAC	1
 #endif
 
 #define KVM_TIME_MAX_VCPUS	64

@@ -33,7 +33,7 @@
 #define MAX_ERRORS	5
 
 /* Where there is no memory; its page 0 is not mapped in userspace either. */
-#define NOWHERE_GPA	(1ULL << 36)
+#define NOWHERE_GPA	0x1000000000ULL
 #define NOWHERE_HVA	0x1000
 
 struct fuzz {

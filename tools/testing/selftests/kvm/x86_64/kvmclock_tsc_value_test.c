@@ -5,6 +5,7 @@
  *
  * What a pair stands for is computed anew in 128 bits, and compared for
  * equality: to the cycle and to the nanosecond, however slow the machine is.
+ * With "--report" the test says in words what each way to restore leaves behind.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -258,7 +259,9 @@ static void assert_set_exactly(struct kvmclock_vcpu *kv, uint64_t tsc_val, uint6
 
 TEST_F(kvmclock_tsc_value, set_exactly)
 {
-	static const uint64_t clocks[] = { 0, 1, HOUR_NS, 1ULL << 62, (1ULL << 63) - 1, 1ULL << 63 };
+	static const uint64_t clocks[] = {
+		0, 1, HOUR_NS, 1ULL << 62, (1ULL << 63) - 1, 1ULL << 63,
+	};
 	static const uint32_t fracs[] = { 0, 1, 0x7fffffff, 0x80000000, 0xffffffff };
 	struct kvmclock_vcpu *kv = self->vcpu;
 	struct kvm_vcpu_tsc_value now;
@@ -1074,8 +1077,166 @@ TEST_F(kvmclock_tsc_value, scaled_in_hardware)
 	}
 }
 
+/*
+ * For people: what the ways to restore a VM that was away for an hour leave, the
+ * older ones done as their documents say.
+ */
+#define NR_REPORTED	3
+#define NR_RESTORES	100
+#define DISTANCE	1000
+
+struct old_time {
+	struct kvm_time time;
+	uint64_t msr[NR_REPORTED];
+};
+
+static void access_tsc_msr(struct bare_vm *vm, unsigned int i, unsigned long request,
+			   uint64_t *tsc)
+{
+	struct {
+		struct kvm_msrs header;
+		struct kvm_msr_entry entry;
+	} buffer = { { .nmsrs = 1 }, { .index = MSR_IA32_TSC, .data = *tsc } };
+
+	TEST_ASSERT(ioctl(vm->vcpu_fds[i], request, &buffer) == 1, "MSR_IA32_TSC of vCPU %u", i);
+	*tsc = buffer.entry.data;
+}
+
+static void restore_clock(struct bare_vm *vm, const struct old_time *old)
+{
+	struct kvm_clock_data data = old->time.clock;
+	int r;
+
+	data.flags = KVM_CLOCK_REALTIME;
+	r = kvm_time_ioctl(vm->fd, KVM_SET_CLOCK, &data);
+	TEST_ASSERT(!r, "KVM_SET_CLOCK: %s", strerror(-r));
+}
+
+static void restore_by_msr(struct bare_vm *vm, const struct old_time *old)
+{
+	unsigned int i;
+	uint64_t tsc;
+
+	restore_clock(vm, old);
+	for (i = 0; i < NR_REPORTED; i++) {
+		tsc = old->msr[i];
+		access_tsc_msr(vm, i, KVM_SET_MSRS, &tsc);
+	}
+}
+
+static void restore_by_offset(struct bare_vm *vm, const struct old_time *old)
+{
+	const struct kvm_clock_data *src = &old->time.clock;
+	struct kvm_clock_data dst;
+	unsigned int i;
+	uint64_t offset;
+	int r;
+
+	restore_clock(vm, old);
+	r = kvm_time_ioctl(vm->fd, KVM_GET_CLOCK, &dst);
+	TEST_ASSERT(!r, "KVM_GET_CLOCK: %s", strerror(-r));
+	for (i = 0; i < NR_REPORTED; i++) {
+		offset = src->host_tsc + old->time.vcpu[i].offset +
+			 cycles_in(dst.clock - src->clock, old->time.tsc_khz) - dst.host_tsc;
+		set_attr(vm, i, KVM_VCPU_TSC_OFFSET, &offset);
+	}
+}
+
+static void restore_by_value(struct bare_vm *vm, const struct old_time *old)
+{
+	struct kvm_vcpu_tsc_value value;
+	unsigned int i;
+
+	restore_clock(vm, old);
+	for (i = 0; i < NR_REPORTED; i++) {
+		value = old->time.vcpu[i].value;
+		set_attr(vm, i, KVM_VCPU_TSC_VALUE, &value);
+	}
+}
+
+static void restore_by_value_and_line(struct bare_vm *vm, const struct old_time *old)
+{
+	int r = kvm_time_restore_running(vm->fd, vm->vcpu_fds, &old->time);
+
+	TEST_ASSERT(!r, "restore: %s", strerror(-r));
+}
+
+static uint64_t larger(uint64_t a, int64_t b)
+{
+	return max_t(uint64_t, a, llabs(b));
+}
+
+static void report_way(const char *name, void (*restore)(struct bare_vm *, const struct old_time *),
+		       int slope)
+{
+	uint64_t phase = 0, clock = 0, equal = 0, distance = 0, offset;
+	const struct kvm_vcpu_tsc_value *value;
+	unsigned int i, j, stable = 0;
+	struct old_time old;
+	struct bare_vm vm;
+	struct kvm_time now;
+	int r;
+
+	for (i = 0; i < NR_RESTORES; i++) {
+		/* Two vCPUs whose TSCs are equal, and one that is apart. */
+		bare_vm_create(&vm, NR_REPORTED, NULL);
+		r = kvm_time_save(vm.fd, vm.vcpu_fds, vm.nr_vcpus, &old.time);
+		TEST_ASSERT(!r, "save: %s", strerror(-r));
+		old.time.line.tsc_to_system_mul += slope;
+		bare_set_line(&vm, &old.time.line);
+		offset = old.time.vcpu[2].offset + (i & 1 ? DISTANCE : 0);
+		set_attr(&vm, 2, KVM_VCPU_TSC_OFFSET, &offset);
+		usleep(random_u64() % 1000);
+
+		r = kvm_time_save(vm.fd, vm.vcpu_fds, vm.nr_vcpus, &old.time);
+		TEST_ASSERT(!r, "save: %s", strerror(-r));
+		for (j = 0; j < NR_REPORTED; j++)
+			access_tsc_msr(&vm, j, KVM_GET_MSRS, &old.msr[j]);
+		bare_vm_free(&vm);
+		old.time.clock.realtime -= HOUR_NS;
+
+		bare_vm_create(&vm, NR_REPORTED, &old.time);
+		restore(&vm, &old);
+		r = kvm_time_save(vm.fd, vm.vcpu_fds, vm.nr_vcpus, &now);
+		TEST_ASSERT(!r, "save: %s", strerror(-r));
+
+		value = &now.vcpu[0].value;
+		phase = larger(phase, value->kvm_ns - kvmclock_at(&old.time.line, value->tsc_val));
+		clock = larger(clock, (now.clock.clock - now.clock.realtime) -
+				      (old.time.clock.clock - old.time.clock.realtime));
+		equal = larger(equal, now.vcpu[1].offset - now.vcpu[0].offset);
+		distance = larger(distance, (now.vcpu[2].offset - now.vcpu[0].offset) -
+					    (old.time.vcpu[2].offset - old.time.vcpu[0].offset));
+		stable += !(i & 1) && (now.line.flags & PVCLOCK_TSC_STABLE_BIT);
+		bare_vm_free(&vm);
+	}
+
+	printf("report: %-38s %13lu ns %8lu ns %5lu %6lu cycles %3u of %u\n", name, phase, clock,
+	       equal, distance, stable, NR_RESTORES / 2);
+}
+
+static int print_report(void)
+{
+	static const int slopes[] = { 0, -1 };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(slopes); i++) {
+		printf("report: %u restores after an hour, %s: largest error of the clock over the TSC,\n",
+		       NR_RESTORES, slopes[i] ? "a slope that was rounded down" : "same slope");
+		printf("report: of the clock, of equal TSCs and of others; and the stable bit\n");
+		report_way("KVM_SET_CLOCK, MSR_IA32_TSC", restore_by_msr, slopes[i]);
+		report_way("KVM_SET_CLOCK, KVM_VCPU_TSC_OFFSET", restore_by_offset, slopes[i]);
+		report_way("KVM_SET_CLOCK, KVM_VCPU_TSC_VALUE", restore_by_value, slopes[i]);
+		report_way("the same and KVM_SET_CLOCK_GUEST", restore_by_value_and_line,
+			   slopes[i]);
+	}
+	return KSFT_PASS;
+}
+
 int main(int argc, char *argv[])
 {
 	kvmclock_require_host();
+	if (argc == 2 && !strcmp(argv[1], "--report"))
+		return print_report();
 	return test_harness_run(argc, argv);
 }
