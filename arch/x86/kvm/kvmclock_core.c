@@ -262,6 +262,8 @@ void kvmclock_carry_line(struct kvm_vcpu *vcpu, u64 host_tsc, u64 ratio)
 	if (v->line.mul && v->last_host_tsc) {
 		v->line.ref_ns = kvmclock_last_read_ns(v);
 		v->line.ref_tsc = kvm_scale_tsc(host_tsc, ratio);
+		if (ratio != v->l1_ratio)
+			kvmclock_slope(kvmclock_host_khz(&vcpu->kvm->arch.clock), ratio, &v->line);
 	}
 	v->last_host_tsc = host_tsc;
 }
