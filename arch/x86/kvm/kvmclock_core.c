@@ -72,17 +72,24 @@ static unsigned int kvmclock_host_khz(const struct kvm_clock *clock)
 	return clock->master ? clock->host_khz : kvmclock_cpu_khz();
 }
 
-/* Rate of the TSC at @ratio, in units of 2^-KVMCLOCK_HZ_FRAC_BITS Hz. */
-static u64 kvmclock_scaled_rate(unsigned int host_khz, u64 ratio)
+/* Rate of the TSC at @ratio, in units of 2^-@frac_bits Hz. */
+static u64 kvmclock_scaled_rate(unsigned int host_khz, u64 ratio, unsigned int frac_bits)
 {
-	return kvm_scale_tsc((host_khz * 1000ULL) << KVMCLOCK_HZ_FRAC_BITS, ratio);
+	return kvm_scale_tsc((host_khz * 1000ULL) << frac_bits, ratio);
 }
 
-/* The slope of a line at @ratio.  False if the host's rate is unknown. */
+/*
+ * The slope of a line at @ratio.  False if the host's rate is unknown.  A slow
+ * TSC's rate takes more bits of fraction to be as exact; there is room for them
+ * up to 2^34 Hz, which no host has.
+ */
 static bool kvmclock_slope(unsigned int host_khz, u64 ratio, struct kvmclock_line *line)
 {
-	return kvmclock_ratio((u64)NSEC_PER_SEC << KVMCLOCK_HZ_FRAC_BITS,
-			      kvmclock_scaled_rate(host_khz, ratio),
+	unsigned int frac_bits = ratio < kvm_caps.default_tsc_scaling_ratio ?
+				 KVMCLOCK_HZ_FRAC_BITS_SLOW : KVMCLOCK_HZ_FRAC_BITS;
+
+	return kvmclock_ratio((u64)NSEC_PER_SEC << frac_bits,
+			      kvmclock_scaled_rate(host_khz, ratio, frac_bits),
 			      &line->mul, &line->shift);
 }
 
@@ -529,8 +536,7 @@ void kvmclock_update_all_pages(struct kvm *kvm)
 static void kvmclock_update_rate_khz(struct kvm_vcpu *vcpu, unsigned int host_khz)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	u64 rate = kvmclock_scaled_rate(host_khz, v->l1_ratio) >> KVMCLOCK_HZ_FRAC_BITS;
-	u32 khz = div_u64(rate + 500, 1000);
+	u32 khz = div_u64(kvmclock_scaled_rate(host_khz, v->l1_ratio, 0) + 500, 1000);
 
 	if (khz == v->rate_khz)
 		return;

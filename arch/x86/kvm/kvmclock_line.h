@@ -10,8 +10,12 @@
 
 #define KVMCLOCK_NSEC_PER_SEC	1000000000ULL
 
-/* Rates are in units of 2^-16 Hz, so that a scaled rate keeps its fraction. */
+/*
+ * Rates are in units of 2^-16 Hz, so that a scaled rate keeps its fraction, and
+ * in units of 2^-27 Hz for TSCs that are scaled down, to kHz maybe.
+ */
 #define KVMCLOCK_HZ_FRAC_BITS	16
+#define KVMCLOCK_HZ_FRAC_BITS_SLOW 27
 
 /* The largest rate that kvmclock_ratio() takes: 2^45 Hz, 35 THz. */
 #define KVMCLOCK_RATE_MAX	(1ULL << (45 + KVMCLOCK_HZ_FRAC_BITS))
