@@ -38,7 +38,7 @@ struct hv_tsc_page {
 
 static uint64_t guest_tsc_now(struct kvmclock_vcpu *kv)
 {
-	return rdtsc() + kvmclock_tsc_offset(kv);
+	return kvmclock_guest_tsc(kv, rdtsc());
 }
 
 static void enter_all(struct kvmclock_vcpu *kv, unsigned int nr)
@@ -401,7 +401,7 @@ TEST_F(kvmclock_xen, without_kvmclock)
 		kvmclock_set(self->vm, i * HOUR_NS);
 		enter_all(kv, NR_VCPUS);
 		data = kvmclock_get(self->vm);
-		expected = kvmclock_at(self->time[1], data.host_tsc + kvmclock_tsc_offset(&kv[1]));
+		expected = kvmclock_at(self->time[1], kvmclock_guest_tsc(&kv[1], data.host_tsc));
 		TEST_ASSERT(data.clock == expected, "KVM_GET_CLOCK %llu, Xen's guest has %lu",
 			    data.clock, expected);
 		assert_follows(self->info[0], self->time[0], PVCLOCK_TSC_STABLE_BIT, "vcpu_info",

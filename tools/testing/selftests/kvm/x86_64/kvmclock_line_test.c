@@ -68,51 +68,21 @@ static void enable_all(struct kvmclock_vcpu *kv, unsigned int nr)
 		kvmclock_enter(&kv[i]);
 }
 
-/*
- * guest_tsc = ((host_tsc * ratio) >> frac_bits) + offset.  The kernel tells the
- * ratio of hardware scaling in debugfs alone, and only where there is any.
- */
-static uint64_t vcpu_debugfs(struct kvmclock_vcpu *kv, const char *name)
-{
-	char path[128];
-	unsigned long long value;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/sys/kernel/debug/kvm/%d-%d/vcpu%u/%s", getpid(),
-		 kv->vcpu->vm->fd, kv->vcpu->id, name);
-	file = fopen(path, "r");
-	TEST_ASSERT(file, "%s: errno %d (is debugfs mounted?)", path, errno);
-	TEST_ASSERT(fscanf(file, "%llu", &value) == 1, "%s is not a number", path);
-	fclose(file);
-	return value;
-}
-
-static uint64_t guest_tsc(struct kvmclock_vcpu *kv, uint64_t host_tsc)
-{
-	unsigned __int128 product = host_tsc;
-
-	if (kvm_has_cap(KVM_CAP_TSC_CONTROL)) {
-		product *= vcpu_debugfs(kv, "tsc-scaling-ratio");
-		product >>= vcpu_debugfs(kv, "tsc-scaling-ratio-frac-bits");
-	}
-	return (uint64_t)product + kvmclock_tsc_offset(kv);
-}
-
 /* Pages of vCPUs whose TSCs differ agree if they do so at one host TSC. */
 static int64_t difference(struct kvmclock_vcpu *a, struct kvmclock_vcpu *b, uint64_t host_tsc)
 {
 	struct pvclock_vcpu_time_info page_a = kvmclock_read_page(a->page);
 	struct pvclock_vcpu_time_info page_b = kvmclock_read_page(b->page);
 
-	return kvmclock_at(&page_b, guest_tsc(b, host_tsc)) -
-	       kvmclock_at(&page_a, guest_tsc(a, host_tsc));
+	return kvmclock_at(&page_b, kvmclock_guest_tsc(b, host_tsc)) -
+	       kvmclock_at(&page_a, kvmclock_guest_tsc(a, host_tsc));
 }
 
 static void assert_unmoved(struct kvmclock_vcpu *kv, const struct pvclock_vcpu_time_info *before,
 			   const char *by)
 {
 	struct pvclock_vcpu_time_info after = kvmclock_read_page(kv->page);
-	int64_t moved = kvmclock_movement(before, &after, guest_tsc(kv, rdtsc()));
+	int64_t moved = kvmclock_movement(before, &after, kvmclock_guest_tsc(kv, rdtsc()));
 
 	TEST_ASSERT(!moved, "vCPU %u: clock moved by %+ld ns by %s", kv->vcpu->id, moved, by);
 }
@@ -148,7 +118,7 @@ static int64_t get_clock_error(struct kvm_vm *vm, struct kvmclock_vcpu *kv)
 	uint64_t tsc, expected, guest;
 
 	TEST_ASSERT(data.flags & KVM_CLOCK_HOST_TSC, "no TSC value, flags 0x%x", data.flags);
-	tsc = guest_tsc(kv, data.host_tsc);
+	tsc = kvmclock_guest_tsc(kv, data.host_tsc);
 	guest = kvmclock_call(kv, KVMCLOCK_READ_AT, 0, tsc);
 	page = kvmclock_read_page(kv->page);
 	expected = kvmclock_at(&page, tsc);
@@ -356,7 +326,7 @@ TEST_F(kvmclock_line, get_clock_before_first_run)
 	enable_all(self->vcpu, 2);
 	page = *self->vcpu[0].page;
 	for (i = 0; i < ARRAY_SIZE(early); i++) {
-		expected = kvmclock_at(&page, guest_tsc(&self->vcpu[0], early[i].host_tsc));
+		expected = kvmclock_at(&page, kvmclock_guest_tsc(&self->vcpu[0], early[i].host_tsc));
 		TEST_ASSERT(early[i].clock == expected, "%llu, the guest's line has %lu: %+ld ns",
 			    early[i].clock, expected, (int64_t)(early[i].clock - expected));
 	}
@@ -397,9 +367,9 @@ static void assert_was_set(struct kvmclock_vcpu *kv, uint64_t value, uint64_t si
 			   uint64_t until)
 {
 	struct pvclock_vcpu_time_info page = kvmclock_read_page(kv->page);
-	uint64_t now = guest_tsc(kv, rdtsc());
-	uint64_t longest = kvmclock_scale(&page, now - guest_tsc(kv, since));
-	uint64_t shortest = kvmclock_scale(&page, now - guest_tsc(kv, until));
+	uint64_t now = kvmclock_guest_tsc(kv, rdtsc());
+	uint64_t longest = kvmclock_scale(&page, now - kvmclock_guest_tsc(kv, since));
+	uint64_t shortest = kvmclock_scale(&page, now - kvmclock_guest_tsc(kv, until));
 	int64_t passed = kvmclock_at(&page, now) - value;
 
 	TEST_ASSERT(passed + 2 >= (int64_t)shortest && passed <= (int64_t)longest + 2,
@@ -441,7 +411,7 @@ TEST_F(kvmclock_line, set_clock)
 
 		/* Nothing moved it between the ioctl and the guest. */
 		page = *kv[0].page;
-		expected = kvmclock_at(&page, guest_tsc(&kv[0], saved.host_tsc));
+		expected = kvmclock_at(&page, kvmclock_guest_tsc(&kv[0], saved.host_tsc));
 		TEST_ASSERT(saved.clock == expected, "%llu before the guest ran, %lu since",
 			    saved.clock, expected);
 		TEST_ASSERT(!get_clock_errors(self->vm, &kv[0], 10), "KVM_GET_CLOCK is off");
@@ -722,7 +692,7 @@ static int print_report(void)
 	for (i = 0; i < NR_UPDATES; i++)
 		kvmclock_force_update(&kv);
 	updates = (kv.page->version - first.version) / 2;
-	moved = kvmclock_movement(&first, kv.page, guest_tsc(&kv, rdtsc()));
+	moved = kvmclock_movement(&first, kv.page, kvmclock_guest_tsc(&kv, rdtsc()));
 	printf("report: %u forced updates moved the clock of a test VM by %ld ns\n",
 	       updates, (long)moved);
 

@@ -305,15 +305,59 @@ static inline void kvmclock_set_value(struct kvmclock_vcpu *kv,
 	TEST_ASSERT(!r, "KVM_VCPU_TSC_VALUE: %s", strerror(-r));
 }
 
-/* The vCPU's TSC at a host TSC: the ratio is in reach only where there is one. */
-static inline uint64_t kvmclock_guest_tsc(struct kvmclock_vcpu *kv, uint64_t host_tsc)
+/*
+ * How a vCPU's TSC comes from the host's:
+ *
+ *	guest_tsc = ((host_tsc * ratio) >> frac_bits) + offset
+ *
+ * The kernel tells the ratio of hardware scaling in debugfs alone, and only
+ * where there is any.
+ */
+struct kvmclock_tsc {
+	uint64_t ratio;
+	uint64_t frac_bits;
+	uint64_t offset;
+};
+
+static inline uint64_t kvmclock_debugfs(struct kvmclock_vcpu *kv, const char *name)
 {
-	struct kvm_vcpu_tsc_scale scale;
+	unsigned long long value;
+	char path[128];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/kvm/%d-%d/vcpu%u/%s", getpid(),
+		 kv->vcpu->vm->fd, kv->vcpu->id, name);
+	file = fopen(path, "r");
+	TEST_ASSERT(file, "%s: errno %d (is debugfs mounted?)", path, errno);
+	TEST_ASSERT(fscanf(file, "%llu", &value) == 1, "%s is not a number", path);
+	fclose(file);
+	return value;
+}
+
+static inline struct kvmclock_tsc kvmclock_get_tsc(struct kvmclock_vcpu *kv)
+{
+	struct kvmclock_tsc tsc = { .ratio = 1, .offset = kvmclock_tsc_offset(kv) };
+
+	if (kvm_has_cap(KVM_CAP_TSC_CONTROL)) {
+		tsc.ratio = kvmclock_debugfs(kv, "tsc-scaling-ratio");
+		tsc.frac_bits = kvmclock_debugfs(kv, "tsc-scaling-ratio-frac-bits");
+	}
+	return tsc;
+}
+
+static inline uint64_t kvmclock_tsc_at(const struct kvmclock_tsc *tsc, uint64_t host_tsc)
+{
 	unsigned __int128 product = host_tsc;
 
-	if (!__vcpu_device_attr_get(kv->vcpu, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_SCALE, &scale))
-		product = product * scale.tsc_ratio >> scale.tsc_frac_bits;
-	return (uint64_t)product + kvmclock_tsc_offset(kv);
+	product *= tsc->ratio;
+	return (uint64_t)(product >> tsc->frac_bits) + tsc->offset;
+}
+
+static inline uint64_t kvmclock_guest_tsc(struct kvmclock_vcpu *kv, uint64_t host_tsc)
+{
+	struct kvmclock_tsc tsc = kvmclock_get_tsc(kv);
+
+	return kvmclock_tsc_at(&tsc, host_tsc);
 }
 
 static inline struct kvm_clock_data kvmclock_get(struct kvm_vm *vm)
