@@ -1,0 +1,521 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Guests whose TSC the hardware scales.  At every rate that KVM takes the clock
+ * is a line over the scaled TSC, and what holds at the host's rate holds there:
+ * no update moves it, and whoever reads the time reads the guest's.  A change of
+ * the rate changes the slope alone.
+ *
+ * Skips where there is no such hardware.
+ */
+#include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "kvmclock.h"
+#include "hyperv.h"
+#include "processor.h"
+#include "test_util.h"
+
+/* Two clocks that differ by 50 ppb are 50 ns apart after the longer one. */
+#define DRIFT_US		1000000
+#define SHORT_DRIFT_US		250000
+
+#define NR_VCPUS		2
+#define NR_UPDATES		20
+#define NR_READINGS		20
+
+/* Half a unit of a multiplier of 2^31: what rounding to nearest may be off. */
+#define RATE_ERROR		(1.0L / (1ULL << 32))
+
+#define HV_UNIT_NS		100
+#define XEN_HYPERCALL_MSR	0x40000000
+
+static uint64_t host_khz, lowest_khz, highest_khz;
+
+static int set_vm_khz(struct kvm_vm *vm, uint64_t khz)
+{
+	return __vm_ioctl(vm, KVM_SET_TSC_KHZ, (void *)khz);
+}
+
+static int set_vcpu_khz(struct kvmclock_vcpu *kv, uint64_t khz)
+{
+	return __vcpu_ioctl(kv->vcpu, KVM_SET_TSC_KHZ, (void *)khz);
+}
+
+/* KVM does not tell its limits, it refuses what is beyond. */
+static void find_limits(void)
+{
+	struct kvm_vm *vm = vm_create(1);
+	uint64_t refused, taken, khz;
+
+	host_khz = __vm_ioctl(vm, KVM_GET_TSC_KHZ, NULL);
+	TEST_ASSERT((int)host_khz > 0, "no TSC rate");
+
+	/* 0 is no rate, but the name of the host's. */
+	for (refused = 0, taken = host_khz; taken - refused > 1; ) {
+		khz = (refused + taken) / 2;
+		*(set_vm_khz(vm, khz) ? &refused : &taken) = khz;
+	}
+	lowest_khz = taken;
+
+	for (taken = host_khz, refused = 1ULL << 32; refused - taken > 1; ) {
+		khz = (refused + taken) / 2;
+		*(set_vm_khz(vm, khz) ? &refused : &taken) = khz;
+	}
+	highest_khz = taken;
+
+	kvm_vm_free(vm);
+}
+
+FIXTURE(kvmclock_scaling) {
+	struct kvm_vm *vm;
+	struct kvmclock_vcpu vcpu[NR_VCPUS];
+	uint64_t khz;
+};
+
+FIXTURE_VARIANT(kvmclock_scaling) {
+	uint64_t mul, div, add;		/* from the host's rate */
+	uint64_t *limit;		/* or this one */
+};
+
+FIXTURE_VARIANT_ADD(kvmclock_scaling, hundredth) { .mul = 1, .div = 97 };
+FIXTURE_VARIANT_ADD(kvmclock_scaling, khz_61234) { .div = 1, .add = 61234 };
+FIXTURE_VARIANT_ADD(kvmclock_scaling, five_sevenths) { .mul = 5, .div = 7, .add = 1 };
+FIXTURE_VARIANT_ADD(kvmclock_scaling, one_less) { .mul = 1, .div = 1, .add = -1 };
+FIXTURE_VARIANT_ADD(kvmclock_scaling, one_more) { .mul = 1, .div = 1, .add = 1 };
+FIXTURE_VARIANT_ADD(kvmclock_scaling, ten_thirds) { .mul = 10, .div = 3 };
+FIXTURE_VARIANT_ADD(kvmclock_scaling, below_2_32_hz) { .div = 1, .add = 4294967 };
+FIXTURE_VARIANT_ADD(kvmclock_scaling, above_2_32_hz) { .div = 1, .add = 4294968 };
+FIXTURE_VARIANT_ADD(kvmclock_scaling, highest) { .limit = &highest_khz };
+/* The last one, as the base locks up. */
+FIXTURE_VARIANT_ADD(kvmclock_scaling, lowest) { .limit = &lowest_khz };
+
+static void enter_all(struct kvmclock_vcpu *kv)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_VCPUS; i++)
+		kvmclock_enter(&kv[i]);
+}
+
+FIXTURE_SETUP(kvmclock_scaling)
+{
+	uint64_t khz = variant->limit ? *variant->limit :
+					host_khz * variant->mul / variant->div + variant->add;
+	unsigned int i;
+	int r;
+
+	self->khz = khz;
+	self->vm = vm_create(NR_VCPUS);
+	r = set_vm_khz(self->vm, khz);
+	TEST_ASSERT(!r, "%lu kHz on a VM: errno %d", khz, errno);
+	r = __vm_ioctl(self->vm, KVM_GET_TSC_KHZ, NULL);
+	TEST_ASSERT(r == (int)khz, "the VM was set to %lu kHz and has %d", khz, r);
+
+	for (i = 0; i < NR_VCPUS; i++) {
+		kvmclock_vcpu_add(self->vm, &self->vcpu[i], i);
+		r = __vcpu_ioctl(self->vcpu[i].vcpu, KVM_GET_TSC_KHZ, NULL);
+		TEST_ASSERT(r == (int)khz, "vCPU %u of a VM at %lu kHz has %d", i, khz, r);
+	}
+	/* Before it runs: then its CPUID is settled. */
+	vcpu_set_hv_cpuid(self->vcpu[0].vcpu);
+	for (i = 0; i < NR_VCPUS; i++)
+		kvmclock_enable(&self->vcpu[i], MSR_KVM_SYSTEM_TIME_NEW);
+	enter_all(self->vcpu);
+}
+
+FIXTURE_TEARDOWN(kvmclock_scaling)
+{
+	kvm_vm_free(self->vm);
+}
+
+/* The clock that the guest reads at a host TSC. */
+static uint64_t clock_at(struct kvmclock_vcpu *kv, uint64_t host_tsc)
+{
+	struct pvclock_vcpu_time_info page = kvmclock_read_page(kv->page);
+
+	return kvmclock_at(&page, kvmclock_guest_tsc(kv, host_tsc));
+}
+
+static void assert_stable(struct kvmclock_vcpu *kv, bool stable, const char *when)
+{
+	TEST_ASSERT(!!(kv->page->flags & PVCLOCK_TSC_STABLE_BIT) == stable,
+		    "vCPU %u %s: flags 0x%x, %sstable expected", kv->vcpu->id, when,
+		    kv->page->flags, stable ? "" : "un");
+}
+
+static void assert_unmoved(struct kvmclock_vcpu *kv, const struct pvclock_vcpu_time_info *before,
+			   const char *by)
+{
+	struct pvclock_vcpu_time_info after = kvmclock_read_page(kv->page);
+	int64_t moved = kvmclock_movement(before, &after, kvmclock_guest_tsc(kv, rdtsc()));
+
+	TEST_ASSERT(!moved, "vCPU %u: clock moved by %+ld ns by %s", kv->vcpu->id, moved, by);
+}
+
+/* Two vCPUs, and the host, at one host TSC each time. */
+static void assert_one_clock(struct kvm_vm *vm, struct kvmclock_vcpu *kv, const char *when)
+{
+	struct kvm_clock_data data;
+	uint64_t clock;
+	unsigned int i;
+
+	for (i = 0; i < NR_READINGS; i++) {
+		data = kvmclock_get(vm);
+		TEST_ASSERT(data.flags == KVMCLOCK_GET_FLAGS, "%s: flags 0x%x", when, data.flags);
+
+		clock = kvmclock_call(&kv[0], KVMCLOCK_READ_AT, 0,
+				      kvmclock_guest_tsc(&kv[0], data.host_tsc));
+		TEST_ASSERT(data.clock == clock, "%s: KVM_GET_CLOCK is %+ld ns from the guest's",
+			    when, (int64_t)(data.clock - clock));
+		TEST_ASSERT(clock == clock_at(&kv[0], data.host_tsc), "guest computes %lu", clock);
+		TEST_ASSERT(clock == clock_at(&kv[1], data.host_tsc),
+			    "%s: vCPU 1 is %+ld ns from vCPU 0", when,
+			    (int64_t)(clock_at(&kv[1], data.host_tsc) - clock));
+	}
+}
+
+/*
+ * The guest's TSC has the rate that was asked for, to the ratio's last bit, and
+ * the line has the TSC's, to the multiplier's.
+ */
+static void assert_rate(struct kvmclock_vcpu *kv, uint64_t khz)
+{
+	struct pvclock_vcpu_time_info page = kvmclock_read_page(kv->page);
+	struct kvmclock_tsc tsc = kvmclock_get_tsc(kv);
+	long double bit = host_khz * 1000.0L / (1ULL << tsc.frac_bits);
+	long double tsc_hz = tsc.ratio * bit;
+	long double line_hz = 1e9L * (1ULL << 32) / page.tsc_to_system_mul;
+	long double error;
+
+	line_hz = page.tsc_shift < 0 ? line_hz * (1ULL << -page.tsc_shift) :
+				       line_hz / (1ULL << page.tsc_shift);
+
+	TEST_ASSERT(tsc_hz <= khz * 1000.0L && tsc_hz + bit > khz * 1000.0L,
+		    "%lu kHz: the TSC has %.9Lf Hz", khz, tsc_hz);
+	error = line_hz / tsc_hz - 1;
+	TEST_ASSERT(error >= -RATE_ERROR && error <= RATE_ERROR,
+		    "%lu kHz: the line's rate is off by %+.4Lf ppb", khz, error * 1e9L);
+}
+
+TEST_F(kvmclock_scaling, rate)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_VCPUS; i++)
+		assert_rate(&self->vcpu[i], self->khz);
+}
+
+TEST_F(kvmclock_scaling, forced_updates)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	struct pvclock_vcpu_time_info first = *kv[0].page;
+	unsigned int i;
+
+	usleep(DRIFT_US);
+	for (i = 0; i < NR_UPDATES; i++) {
+		struct pvclock_vcpu_time_info before = *kv[0].page;
+
+		kvmclock_force_update(&kv[0]);
+		TEST_ASSERT(kv[0].page->version != before.version, "no update at all");
+		assert_unmoved(&kv[0], &before, "one forced update");
+		assert_unmoved(&kv[0], &first, "forced updates");
+		assert_stable(&kv[0], true, "after an update");
+	}
+}
+
+TEST_F(kvmclock_scaling, get_clock)
+{
+	struct kvm_clock_data data;
+
+	assert_one_clock(self->vm, self->vcpu, "early");
+	usleep(SHORT_DRIFT_US);
+	assert_one_clock(self->vm, self->vcpu, "late");
+
+	kvmclock_set(self->vm, 1ULL << 60);
+	data = kvmclock_get(self->vm);
+	enter_all(self->vcpu);
+	assert_one_clock(self->vm, self->vcpu, "after KVM_SET_CLOCK");
+	TEST_ASSERT(data.clock == clock_at(&self->vcpu[0], data.host_tsc),
+		    "KVM_GET_CLOCK after KVM_SET_CLOCK: %+ld ns before the guest ran",
+		    (int64_t)(data.clock - clock_at(&self->vcpu[0], data.host_tsc)));
+}
+
+/*
+ * Realtime less the guest's clock.  The clock steps once a cycle, so this goes
+ * up and down by as much as one.
+ */
+static int64_t guest_epoch_ns(struct kvm_vm *vm, struct kvmclock_vcpu *kv)
+{
+	struct kvm_clock_data data = kvmclock_get(vm);
+
+	return data.realtime - clock_at(kv, data.host_tsc);
+}
+
+TEST_F(kvmclock_scaling, wall_clock)
+{
+	struct kvmclock_vcpu *kv = &self->vcpu[0];
+	vm_vaddr_t gva = vm_vaddr_alloc_page(self->vm);
+	struct pvclock_wall_clock *wall = addr_gva2hva(self->vm, gva);
+	int64_t cycle_ns = 1000000 / self->khz + 1;
+	int64_t before, after, epoch;
+
+	usleep(SHORT_DRIFT_US);
+	before = guest_epoch_ns(self->vm, kv);
+	kvmclock_wrmsr(kv, MSR_KVM_WALL_CLOCK_NEW, addr_gva2gpa(self->vm, gva));
+	after = guest_epoch_ns(self->vm, kv);
+	epoch = wall->sec * NSEC_PER_SEC + wall->nsec;
+	TEST_ASSERT(epoch >= min(before, after) - cycle_ns && epoch <= max(before, after) + cycle_ns,
+		    "the epoch is off by %+ld to %+ld ns, with cycles of %ld ns", epoch - before,
+		    epoch - after, cycle_ns);
+}
+
+TEST_F(kvmclock_scaling, hyperv_counter)
+{
+	struct kvmclock_vcpu *kv = &self->vcpu[0];
+	uint64_t since, until, units;
+
+	kvmclock_wrmsr(kv, HV_X64_MSR_GUEST_OS_ID, 1ULL << 48);
+	usleep(SHORT_DRIFT_US);
+	since = clock_at(kv, rdtsc());
+	units = kvmclock_rdmsr(kv, HV_X64_MSR_TIME_REF_COUNT);
+	until = clock_at(kv, rdtsc());
+	TEST_ASSERT(units >= since / HV_UNIT_NS && units <= until / HV_UNIT_NS,
+		    "Hyper-V's counter %lu is not in %lu to %lu", units, since / HV_UNIT_NS,
+		    until / HV_UNIT_NS);
+}
+
+TEST_F(kvmclock_scaling, xen)
+{
+	struct kvm_xen_hvm_config config = {
+		.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL,
+		.msr = XEN_HYPERCALL_MSR,
+	};
+	vm_vaddr_t gva = vm_vaddr_alloc_page(self->vm);
+	struct kvm_xen_vcpu_attr attr = {
+		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO,
+		.u.gpa = addr_gva2gpa(self->vm, gva),
+	};
+	struct pvclock_vcpu_time_info *time = addr_gva2hva(self->vm, gva), page;
+	struct kvmclock_vcpu *kv = &self->vcpu[0];
+	uint64_t since, until, entered;
+
+	TEST_REQUIRE(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_RUNSTATE);
+
+	vm_ioctl(self->vm, KVM_XEN_HVM_CONFIG, &config);
+	vcpu_ioctl(kv->vcpu, KVM_XEN_VCPU_SET_ATTR, &attr);
+	attr.type = KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR;
+	attr.u.gpa += sizeof(*time);
+	vcpu_ioctl(kv->vcpu, KVM_XEN_VCPU_SET_ATTR, &attr);
+
+	usleep(SHORT_DRIFT_US);
+	since = clock_at(kv, rdtsc());
+	kvmclock_enter(kv);
+	attr.type = KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_DATA;
+	vcpu_ioctl(kv->vcpu, KVM_XEN_VCPU_GET_ATTR, &attr);
+	until = clock_at(kv, rdtsc());
+
+	page = *kv->page;
+	TEST_ASSERT(time->tsc_timestamp == page.tsc_timestamp &&
+		    time->system_time == page.system_time &&
+		    time->tsc_to_system_mul == page.tsc_to_system_mul &&
+		    time->tsc_shift == page.tsc_shift, "Xen's page is not the kvmclock's");
+	entered = attr.u.runstate.state_entry_time;
+	TEST_ASSERT(entered >= since && entered <= until,
+		    "Xen's vCPU was entered %+ld to %+ld ns from when it was",
+		    (int64_t)(entered - since), (int64_t)(entered - until));
+}
+
+/* How a vCPU's clock and TSC follow from the host's TSC. */
+struct view {
+	struct pvclock_vcpu_time_info page;
+	struct kvmclock_tsc tsc;
+};
+
+static struct view view(struct kvmclock_vcpu *kv)
+{
+	return (struct view) {
+		.page = kvmclock_read_page(kv->page),
+		.tsc = kvmclock_get_tsc(kv),
+	};
+}
+
+static uint64_t view_tsc(const struct view *v, uint64_t host_tsc)
+{
+	return kvmclock_tsc_at(&v->tsc, host_tsc);
+}
+
+static uint64_t view_clock(const struct view *v, uint64_t host_tsc)
+{
+	return kvmclock_at(&v->page, view_tsc(v, host_tsc));
+}
+
+/* The first host TSC at which the counter before any offset is @scaled. */
+static uint64_t host_tsc_of(const struct view *v, uint64_t scaled)
+{
+	unsigned __int128 product = scaled;
+
+	product <<= v->tsc.frac_bits;
+	product += v->tsc.ratio - 1;
+	return product / v->tsc.ratio;
+}
+
+/*
+ * One rate took over from the other at some host TSC in [@since, @until]: there
+ * the TSC went on from the value it had.
+ */
+static void assert_tsc_goes_on(const struct view *old, const struct view *new, uint64_t since,
+			       uint64_t until)
+{
+	uint64_t least = min(view_tsc(old, until), view_tsc(old, since) +
+			     (view_tsc(new, until) - view_tsc(new, since)));
+	uint64_t most = max(view_tsc(old, until), view_tsc(old, since) +
+			    (view_tsc(new, until) - view_tsc(new, since)));
+	uint64_t now = view_tsc(new, until);
+
+	/* Each of two counts of whole cycles is rounded by less than one. */
+	TEST_ASSERT(now + 2 >= least && now <= most + 2,
+		    "TSC: %lu cycles since the rate changed, %lu to %lu passed",
+		    now - view_tsc(old, since), least - view_tsc(old, since),
+		    most - view_tsc(old, since));
+}
+
+/*
+ * The new line's reference is where it took over, in whole cycles of the new
+ * rate.  The old line, somewhere in that cycle, has the same number.
+ */
+static void assert_clock_goes_on(const struct view *old, const struct view *new, uint64_t since,
+				 uint64_t until)
+{
+	uint64_t ref = new->page.tsc_timestamp - new->tsc.offset;
+	uint64_t first = max(since, host_tsc_of(new, ref));
+	uint64_t last = min(until, host_tsc_of(new, ref + 1) - 1);
+
+	TEST_ASSERT(first <= last, "the line starts at %lu, %lu to %lu is when the rate changed",
+		    host_tsc_of(new, ref), since, until);
+	TEST_ASSERT(new->page.system_time >= view_clock(old, first) &&
+		    new->page.system_time <= view_clock(old, last),
+		    "the line starts at %lu, the old one had %lu to %lu",
+		    (uint64_t)new->page.system_time, view_clock(old, first),
+		    view_clock(old, last));
+}
+
+/* One vCPU is all of the VM: from one master clock to the other. */
+TEST_F(kvmclock_scaling, changed_while_running)
+{
+	const uint64_t rates[] = { host_khz, self->khz, host_khz / 3 + 1, self->khz, host_khz };
+	struct kvm_vm *vm = vm_create(1);
+	struct kvmclock_vcpu kv;
+	struct view old, new;
+	uint64_t since, until;
+	unsigned int i;
+	int r;
+
+	kvmclock_vcpu_add(vm, &kv, 0);
+	kvmclock_enable(&kv, MSR_KVM_SYSTEM_TIME_NEW);
+	kvmclock_enter(&kv);
+
+	for (i = 1; i < ARRAY_SIZE(rates); i++) {
+		usleep(SHORT_DRIFT_US / 2);
+		old = view(&kv);
+		since = rdtsc();
+		r = set_vcpu_khz(&kv, rates[i]);
+		until = rdtsc();
+		TEST_ASSERT(!r, "%lu kHz: errno %d", rates[i], errno);
+		kvmclock_enter(&kv);
+		new = view(&kv);
+
+		assert_rate(&kv, rates[i]);
+		assert_stable(&kv, true, "at another rate");
+		assert_tsc_goes_on(&old, &new, since, until);
+		assert_clock_goes_on(&old, &new, since, until);
+	}
+	kvm_vm_free(vm);
+}
+
+/*
+ * vCPUs change one after the other.  Between that their rates differ and there
+ * is no master clock: the clock goes on as base time, whose rate is known to a
+ * part in 10^6 at least.  No vCPU's clock steps back.
+ */
+TEST_F(kvmclock_scaling, vcpus_change_in_turn)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	uint64_t rates[] = { host_khz / 3 + 1, self->khz };
+	uint64_t cycle_ns = 1000000 / min(self->khz, rates[0]) + 1;
+	struct view first = view(&kv[0]);
+	uint64_t begin = rdtsc();
+	unsigned int i, round;
+	int r;
+
+	for (round = 0; round < ARRAY_SIZE(rates); round++) {
+		for (i = 0; i < NR_VCPUS; i++) {
+			uint64_t last = clock_at(&kv[i], rdtsc());
+			uint64_t now, tsc;
+			int64_t off;
+
+			r = set_vcpu_khz(&kv[i], rates[round]);
+			TEST_ASSERT(!r, "vCPU %u, %lu kHz: errno %d", i, rates[round], errno);
+			enter_all(kv);
+			assert_stable(&kv[0], i == NR_VCPUS - 1, "while rates change");
+
+			tsc = rdtsc();
+			now = clock_at(&kv[i], tsc);
+			TEST_ASSERT(now >= last, "vCPU %u: %lu after %lu", i, now, last);
+			off = now - view_clock(&first, tsc);
+			TEST_ASSERT(llabs(off) <= (int64_t)(cycle_ns + 2 + (tsc - begin) / host_khz),
+				    "vCPU %u: %+ld ns from the line of before", i, off);
+		}
+		assert_rate(&kv[0], rates[round]);
+		TEST_ASSERT(kvmclock_tsc_offset(&kv[0]) == kvmclock_tsc_offset(&kv[1]),
+			    "%lu kHz: vCPU 1's TSC is %+ld cycles from vCPU 0's", rates[round],
+			    (int64_t)(kvmclock_tsc_offset(&kv[1]) - kvmclock_tsc_offset(&kv[0])));
+		assert_one_clock(self->vm, kv, "at another rate");
+	}
+}
+
+/* What is refused leaves no trace, on a VM as on a vCPU. */
+TEST_F(kvmclock_scaling, refused)
+{
+	const uint64_t refused[] = {
+		highest_khz + 1, INT_MAX, INT_MAX + 1ULL, UINT_MAX - 1, UINT_MAX, lowest_khz - 1,
+	};
+	struct kvmclock_vcpu *kv = self->vcpu;
+	struct pvclock_vcpu_time_info before = *kv[0].page;
+	uint64_t offset = kvmclock_tsc_offset(&kv[0]);
+	struct kvm_vm *vm = vm_create(1);
+	unsigned int i;
+	int r;
+
+	for (i = 0; i < ARRAY_SIZE(refused) && refused[i]; i++) {
+		r = set_vm_khz(vm, refused[i]);
+		TEST_ASSERT(r == -1 && errno == EINVAL, "%lu kHz on a VM: %d, errno %d",
+			    refused[i], r, errno);
+		r = set_vcpu_khz(&kv[0], refused[i]);
+		TEST_ASSERT(r == -1 && errno == EINVAL, "%lu kHz on a vCPU: %d, errno %d",
+			    refused[i], r, errno);
+		enter_all(kv);
+		assert_unmoved(&kv[0], &before, "a refused rate");
+		assert_stable(&kv[0], true, "after a refused rate");
+		TEST_ASSERT(kvmclock_tsc_offset(&kv[0]) == offset, "its TSC moved");
+		assert_rate(&kv[0], self->khz);
+	}
+	r = __vm_ioctl(vm, KVM_GET_TSC_KHZ, NULL);
+	TEST_ASSERT(r == (int)host_khz, "the VM has %d kHz now", r);
+	kvm_vm_free(vm);
+}
+
+int main(int argc, char *argv[])
+{
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_TSC_CONTROL));
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_VM_TSC_CONTROL));
+	kvmclock_require_host();
+	find_limits();
+	return test_harness_run(argc, argv);
+}
