@@ -52,9 +52,10 @@ kmake()
 
 selected()
 {
-	awk -v tests="$TESTS" '
+	awk -v tests="$TESTS" -v machine="$MACHINE" '
 		BEGIN { n = split(tests, t); for (i = 1; i <= n; i++) want[t[i]] }
 		/^#/ || NF == 0 { next }
+		{ kinds = split($2, kind, "/"); $2 = kind[machine == "intel" ? kinds : 1] }
 		n ? $1 in want : $2 != "named"' "$lab/plan"
 }
 

@@ -65,9 +65,12 @@ expect 8 plan_cut_short TESTS="lab_pass lab_end"
 expect 9 required_test_skipped TESTS="lab_pass lab_skip"
 expect 2 unknown_test TESTS=no_such_test
 expect 2 unknown_base BASE=other
+expect 2 unknown_machine MACHINE=other
 expect 2 unknown_host HOST=other
 expect 2 unknown_config CONFIG=other
 expect 2 debug_distro HOST=distro CONFIG=debug
+expect 2 intel_distro MACHINE=intel HOST=distro
+expect 2 intel_processors MACHINE=intel SMP=9
 expect 2 unknown_mutant HOST=distro MUTANT=other
 expect 2 built_mutant HOST=built MUTANT=one-vcpu-forgotten
 expect 2 bad_case TESTS=lab_pass CASE=a/b

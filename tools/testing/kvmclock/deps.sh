@@ -32,6 +32,16 @@ qemu-system-x86  qemu-system-x86_64
 seabios          /usr/share/seabios/bios-256k.bin
 busybox-static   busybox
 "
+[ "$MACHINE" = amd ] || needs="$needs
+bochs            bochs
+bochs-term       /usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so.0
+bochsbios        /usr/share/bochs/BIOS-bochs-latest
+vgabios          /usr/share/bochs/VGABIOS-lgpl-latest
+grub-common      grub-mkrescue
+grub-pc-bin      /usr/lib/grub/i386-pc/normal.mod
+xorriso          xorriso
+mtools           mformat
+"
 case $KERNEL_SRC in
 /usr/src/linux-source-6.12.tar.xz)
 	needs="$needs linux-source-6.12 $KERNEL_SRC" ;;

@@ -2,8 +2,9 @@
 /*
  * PID 1 of the host under test.
  *
- * Runs the tests of /plan one after the other and reports them as KTAP on a
- * virtio port of its own, where no kernel message can get in between. Success
+ * Runs the tests of /plan one after the other and reports them as KTAP on a port
+ * of its own, where no kernel message can get in between: a virtio port, or on a
+ * machine without virtio the serial one that results=NAME names. Success
  * is the word at the end; whatever goes wrong on the way ends the machine
  * without it.
  *
@@ -28,6 +29,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,7 +40,9 @@
 #define RUNNER_SECONDS		10
 #define MAX_TESTS		128
 #define EXIT_SKIP		4	/* kselftest's code */
-#define DEBUG_EXIT_PORT		0xf4	/* where run.sh puts the device */
+#define DEBUG_EXIT_PORT		0xf4	/* where machine.sh puts QEMU's device */
+#define SHUTDOWN_PORT		0x8900	/* of Bochs, for this word */
+#define SHUTDOWN_WORD		"Shutdown"
 
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
 #define __noreturn		__attribute__((__noreturn__))
@@ -80,16 +84,20 @@ static double now(void)
 
 /*
  * The runner ends the machine when the last word has arrived: a write to the
- * port returns before that. Without a runner, the debug-exit device ends it;
- * ACPI power-off was seen to hang after a resume.
+ * port returns before that. Without a runner, the emulator's port for this
+ * purpose ends it; ACPI power-off was seen to hang after a resume.
  */
 static __noreturn void end_machine(void)
 {
+	const char *c;
+
 	sync();
 	if (port)
 		sleep(RUNNER_SECONDS);
 	if (!ioperm(DEBUG_EXIT_PORT, 4, 1))
 		outl(0, DEBUG_EXIT_PORT);
+	for (c = SHUTDOWN_WORD; *c && !ioperm(SHUTDOWN_PORT, 1, 1); c++)
+		outb(*c, SHUTDOWN_PORT);
 	reboot(RB_POWER_OFF);
 	for (;;)
 		pause();
@@ -148,8 +156,24 @@ static void read_line(const char *path, char *line, size_t size)
 	line[strcspn(line, "\n")] = 0;
 }
 
+static void open_serial(const char *name)
+{
+	struct termios raw;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/dev/%s", name);
+	port = fopen(path, "w");
+	if (!port || tcgetattr(fileno(port), &raw))
+		give_up("open %s: %m", path);
+	cfmakeraw(&raw);
+	cfsetspeed(&raw, B115200);
+	if (tcsetattr(fileno(port), TCSANOW, &raw))
+		give_up("set up %s: %m", path);
+	setvbuf(port, NULL, _IOLBF, 0);
+}
+
 /* The port is found by the name that the runner gave it. */
-static void open_port(void)
+static void open_virtio(void)
 {
 	char name[64], path[128];
 	glob_t ports;
@@ -413,6 +437,8 @@ static void run_shell(void)
 
 int main(void)
 {
+	const char *serial = getenv("results");
+
 	mount_all();
 	raise_limits();
 	if (chdir("/tests"))
@@ -423,7 +449,10 @@ int main(void)
 		run_shell();
 		end_machine();
 	}
-	open_port();
+	if (serial)
+		open_serial(serial);
+	else
+		open_virtio();
 	wait_for_tsc();
 	read_plan();
 	run_tests();

@@ -6,12 +6,13 @@
 
 # What the caller set, for the command that repeats a run.
 given=
-for name in KERNEL_SRC BASE HOST CONFIG MUTANT CASE O SMP TIMEOUT; do
+for name in KERNEL_SRC BASE MACHINE HOST CONFIG MUTANT CASE O SMP TIMEOUT; do
 	eval "given=\"\$given\${$name:+ $name=\$$name}\""
 done
 
 : "${KERNEL_SRC:=/usr/src/linux-source-6.12.tar.xz}" ## base kernel: a tarball or an unpacked 6.12.y tree
 : "${BASE:=patched}"    ## patched: with our clock; stock: the same tests on the base as it is
+: "${MACHINE:=amd}"    ## emulated machine: amd (QEMU), intel (Bochs: VMX with TSC scaling), or all, one after the other
 : "${HOST:=built}"      ## kernel of the emulated machine: built, or distro (the distribution's own, with our modules)
 : "${CONFIG:=base}"     ## laboratory kernel: base, or debug (sanitizers and lock checks)
 : "${KCONFIG:=}"        ## make kernel: your own configuration file instead of the laboratory's
@@ -20,8 +21,8 @@ done
 : "${O:=build}"         ## folder for everything that is built
 : "${TESTS:=}"          ## run only these tests of tools/testing/kvmclock/plan
 : "${CASE:=}"           ## run only this case of our tests, without what is before its dot
-: "${SMP:=2}"           ## processors of the emulated machine, 1 to 64
-: "${TIMEOUT:=900}"     ## seconds until a machine that has not finished is ended
+: "${SMP:=2}"           ## processors of the emulated machine, 1 to 64 (intel: 8)
+: "${TIMEOUT:=}"        ## seconds until a machine that has not finished is ended; empty: as many as it should need
 : "${SOB:=}"            ## make series: who posts it, as in SOB='Jo Doe <jo@example.org>'
 : "${PREFIX:=PATCH}"    ## make series: what the subjects begin with, as in PREFIX="PATCH v2"
 : "${JOBS:=$(nproc)}"   ## parallel jobs of a build
@@ -81,12 +82,16 @@ one_of()
 check_settings()
 {
 	one_of BASE patched stock
+	one_of MACHINE amd intel all
 	one_of HOST built distro
 	one_of CONFIG base debug
 	one_of V 0 1
 	number SMP 1 64
-	number TIMEOUT 1 86400
+	[ -z "$TIMEOUT" ] || number TIMEOUT 1 86400
 	number JOBS 1 1024
+	[ "$MACHINE" = amd ] || [ "$HOST" = built ] ||
+		die $EXIT_USAGE "HOST=$HOST: MACHINE=$MACHINE boots the built kernel only; leave one of the two out"
+	[ "$MACHINE" = amd ] || number SMP 1 8
 	[ "$HOST" = built ] || [ "$CONFIG" = base ] ||
 		die $EXIT_USAGE "CONFIG=$CONFIG: HOST=$HOST has a configuration of its own; give one of the two"
 	[ "$HOST" = built ] || [ -z "$KHEADERS" ] ||

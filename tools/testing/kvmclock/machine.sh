@@ -1,0 +1,116 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# machine.sh prepare|start|shell|about: the emulated machine MACHINE=, for run.sh:
+# makes what it boots; becomes it; becomes it with a console on this terminal;
+# says what it is. From the environment it has the kernel's image= and command
+# line append=, and the folder results= for console.log, ktap.log and its own.
+# shellcheck disable=SC2154 # those three
+set -u
+# shellcheck source=settings.sh
+. "$(dirname "$0")/settings.sh"
+
+become()
+{
+	if [ "$V" = 1 ]; then
+		say "$*" >&3
+	fi
+	exec "$@" 3>&-
+}
+
+# An AMD processor with nested paging. TCG does not emulate invtsc but passes the
+# TSC of the hardware through, which has it; KVM wants to see the bit.
+become_qemu()
+{
+	become qemu-system-x86_64 -nodefaults -no-reboot -display none -M q35 \
+		-accel tcg,thread=multi -smp "$SMP" -m 3G \
+		-cpu max,+svm,+npt,+invtsc,x-force-features=on \
+		-device isa-debug-exit,iobase=0xf4 \
+		-kernel "$image" -initrd "$O/initramfs.cpio" "$@"
+}
+
+amd_prepare()
+{
+	:
+}
+
+amd_start()
+{
+	become_qemu -append "console=ttyS0 $append" \
+		-serial "file:$results/console.log" \
+		-chardev "file,id=ktap,path=$results/ktap.log" -device virtio-serial-pci \
+		-device virtserialport,chardev=ktap,name=ktap
+}
+
+amd_shell()
+{
+	become_qemu -append "console=ttyS0 $append shell=1 loglevel=5" -serial mon:stdio
+}
+
+amd_about()
+{
+	say "$(qemu-system-x86_64 --version | head -n 1), TCG, $SMP processors, tsc=reliable"
+}
+
+# An Intel processor with EPT and TSC scaling. One instruction is one cycle of
+# the TSC, all time is counted in cycles, and it always starts on the same date:
+# what this machine did it does again, to the instruction.
+#
+# CPUID claims 3.5 GHz, so the kernel is told the rate; it is an odd one, as round
+# ones hide drift. Linux would warn of CPUID's topology and of its size of
+# compacted XSAVE areas.
+intel_khz=97531
+intel_cpuid="clearcpuid=ht,xsaves,xsavec"
+
+intel_prepare()
+{
+	rm -rf "$O/cd" "$O/cd.iso"
+	mkdir -p "$O/cd/boot/grub" "$O/log"
+	cp "$image" "$O/cd/boot/bzImage"
+	cp "$O/initramfs.cpio" "$O/cd/boot/initramfs.cpio"
+	cat >"$O/cd/boot/grub/grub.cfg" <<-END
+		linux /boot/bzImage console=ttyS0,115200 results=ttyS1 $append tsc_early_khz=$intel_khz $intel_cpuid
+		initrd /boot/initramfs.cpio
+		boot
+	END
+	grub-mkrescue -o "$O/cd.iso" "$O/cd" >"$O/log/cd" 2>&1 ||
+		die $EXIT_BUILD "grub-mkrescue did not make $O/cd.iso; what it said is in $O/log/cd"
+	cat >"$results/bochsrc" <<-END
+		config_interface: textconfig
+		display_library: term
+		plugin_ctrl: speaker=0, parallel=0, serial=1
+		memory: guest=1024, host=1024
+		romimage: file="/usr/share/bochs/BIOS-bochs-latest"
+		vgaromimage: file="/usr/share/bochs/VGABIOS-lgpl-latest"
+		boot: cdrom
+		ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
+		ata0-master: type=cdrom, path="$O/cd.iso", status=inserted
+		com1: enabled=1, mode=file, dev="$results/console.log"
+		com2: enabled=1, mode=file, dev="$results/ktap.log"
+		pci: enabled=1, chipset=i440fx
+		cpu: model=corei7_skylake_x, count=$SMP, ips=${intel_khz}000, reset_on_triple_fault=0
+		clock: sync=none, time0=1767225600
+		log: "$results/bochs.log"
+		panic: action=fatal
+	END
+	# It comes with a debugger, which waits for a command at first.
+	echo c >"$results/bochs.rc"
+}
+
+# Its screen, in a terminal's language, goes where its messages go.
+intel_start()
+{
+	TERM=xterm
+	export TERM
+	become bochs -q -f "$results/bochsrc" -rc "$results/bochs.rc"
+}
+
+intel_about()
+{
+	say "$(bochs --help 2>&1 | sed -n 's/^ *\(Bochs x86 Emulator .*\)/\1/p'), skylake_x at $intel_khz kHz, $SMP processors, tsc=reliable $intel_cpuid"
+}
+
+case ${1-} in
+prepare | start | shell | about) "${MACHINE}_$1" ;;
+*) die $EXIT_USAGE "usage: machine.sh prepare|start|shell|about" ;;
+esac
