@@ -28,6 +28,8 @@ check: ## all tests in the emulated machine, ending with a verdict
 	@$(lab)/run.sh check
 compare: ## our tests on the base as it is and on ours, as a table
 	@$(lab)/compare.sh
+count: ## how many instructions the clock takes, on the base and on ours
+	@$(lab)/count.sh
 shell: ## a console in the host under test
 	@$(lab)/run.sh shell
 
@@ -52,4 +54,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules load unload run check compare shell check-arith check-build check-lab check-load mutants series series-check clean distclean
+.PHONY: help deps tree kernel modules load unload run check compare count shell check-arith check-build check-lab check-load mutants series series-check clean distclean

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the clock's operations cost in cycles of the host's TSC, from userspace
+ * and back.  Meant for an emulated machine with one CPU on which a cycle is one
+ * instruction: there the least of some repetitions, in which no interrupt came,
+ * is an exact number.  Elsewhere it is only a number.
+ *
+ * Not a test: it prints "count: NUMBER WHAT" and asserts nothing about it.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kvm_util.h"
+#include "kvmclock.h"
+#include "processor.h"
+#include "test_util.h"
+
+#define MAX_VCPUS	32
+#define NR_REPEATS	30
+#define NR_VMS		3
+
+static const unsigned int sizes[] = { 1, 2, 8, 32 };
+
+static struct kvmclock_vcpu kv[MAX_VCPUS];
+static struct kvm_vm *vm;
+static unsigned int nr;
+
+/* As kvmclock_guest(), and @value is what a WRMSR of it took. */
+static void guest(struct kvmclock_mail *mail)
+{
+	uint64_t begin;
+
+	for (;;) {
+		if (mail->op == KVMCLOCK_WRMSR) {
+			begin = rdtsc();
+			wrmsr(mail->msr, mail->value);
+			mail->value = rdtsc() - begin;
+		}
+		GUEST_SYNC(mail->op);
+	}
+}
+
+static void add_vcpu(unsigned int id)
+{
+	kvmclock_vcpu_add_running(vm, &kv[id], id, guest);
+}
+
+static void enable(struct kvmclock_vcpu *v, uint32_t msr)
+{
+	v->msr = msr;
+	kvmclock_call(v, KVMCLOCK_WRMSR, msr, v->page_gpa | KVM_MSR_ENABLED);
+}
+
+static void make_vm(unsigned int nr_vcpus)
+{
+	vm = vm_create(MAX_VCPUS);
+	for (nr = 0; nr < nr_vcpus; nr++) {
+		add_vcpu(nr);
+		enable(&kv[nr], MSR_KVM_SYSTEM_TIME_NEW);
+	}
+}
+
+static void enter_all(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		kvmclock_enter(&kv[i]);
+}
+
+static uint64_t least(void (*what)(void))
+{
+	uint64_t begin, cycles, least = UINT64_MAX;
+	unsigned int i;
+
+	for (i = 0; i < NR_REPEATS; i++) {
+		begin = rdtsc();
+		what();
+		cycles = rdtsc() - begin;
+		least = min(least, cycles);
+	}
+	return least;
+}
+
+static void nothing(void)
+{
+	barrier();
+}
+
+static void get_clock(void)
+{
+	kvmclock_get(vm);
+}
+
+static void update(void)
+{
+	vcpu_ioctl(kv[0].vcpu, KVM_KVMCLOCK_CTRL, NULL);
+	kvmclock_enter(&kv[0]);
+}
+
+static void set_clock(void)
+{
+	kvmclock_set(vm, 1);
+	enter_all();
+}
+
+static void other_msr(void)
+{
+	enable(&kv[0], kv[0].msr == MSR_KVM_SYSTEM_TIME ? MSR_KVM_SYSTEM_TIME_NEW :
+							  MSR_KVM_SYSTEM_TIME);
+	enter_all();
+}
+
+static uint64_t msr_write(void)
+{
+	uint64_t least = UINT64_MAX;
+	unsigned int i;
+
+	for (i = 0; i < NR_REPEATS; i++) {
+		enable(&kv[0], MSR_KVM_SYSTEM_TIME_NEW);
+		least = min(least, kv[0].mail->value);
+	}
+	return least;
+}
+
+/* The last of @nr_vcpus starts; what that is to the others is part of it. */
+static uint64_t start(unsigned int nr_vcpus)
+{
+	uint64_t begin, cycles, least = UINT64_MAX;
+	unsigned int i;
+
+	for (i = 0; i < NR_VMS; i++) {
+		make_vm(nr_vcpus - 1);
+		enter_all();
+		add_vcpu(nr);
+		begin = rdtsc();
+		enable(&kv[nr], MSR_KVM_SYSTEM_TIME_NEW);
+		enter_all();
+		cycles = rdtsc() - begin;
+		least = min(least, cycles);
+		kvm_vm_free(vm);
+	}
+	return least;
+}
+
+static void count(uint64_t cycles, const char *what, unsigned int nr_vcpus)
+{
+	if (nr_vcpus)
+		printf("count: %lu %s, %u vCPU%s\n", cycles, what, nr_vcpus,
+		       nr_vcpus > 1 ? "s" : "");
+	else
+		printf("count: %lu %s\n", cycles, what);
+	fflush(stdout);
+}
+
+int main(int argc, char *argv[])
+{
+	uint64_t none, entries;
+	unsigned int i;
+
+	kvmclock_require_host();
+	none = least(nothing);
+
+	make_vm(1);
+	entries = least(enter_all);
+	count(least(get_clock) - none, "KVM_GET_CLOCK", 0);
+	count(least(update) - entries, "KVM_KVMCLOCK_CTRL and the page update", 0);
+	count(msr_write() - none, "guest's write of its system-time MSR", 0);
+	kvm_vm_free(vm);
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		make_vm(sizes[i]);
+		entries = least(enter_all);
+		count(least(set_clock) - entries, "KVM_SET_CLOCK and all updates", nr);
+		count(least(other_msr) - entries, "system-time MSR by its other number", nr);
+		kvm_vm_free(vm);
+	}
+	for (i = 0; i < ARRAY_SIZE(sizes); i++)
+		count(start(sizes[i]), "start of the last vCPU", sizes[i]);
+	return 0;
+}
