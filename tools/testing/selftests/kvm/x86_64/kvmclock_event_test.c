@@ -7,27 +7,20 @@
  * Has to be root, and changes the machine: the CPU and the clocksource are
  * given back whatever ends the test.
  */
-#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
 #include "kvmclock.h"
+#include "kvmclock_host.h"
 #include "processor.h"
 #include "test_util.h"
 
-#define CLOCKSOURCES	"/sys/devices/system/clocksource/clocksource0/"
-#define CLOCKSOURCE	CLOCKSOURCES "current_clocksource"
-#define CPU1_ONLINE	"/sys/devices/system/cpu/cpu1/online"
-#define WAKEALARM	"/sys/class/rtc/rtc0/wakealarm"
 #define WAKEUP_COUNT	"/sys/power/wakeup_count"
 #define POWER_STATE	"/sys/power/state"
 
@@ -126,74 +119,6 @@ static void guest_watch(struct kvmclock_mail *mail)
 			GUEST_SYNC(0);
 	}
 	GUEST_DONE();
-}
-
-static int write_file(const char *path, const char *word)
-{
-	int fd = open(path, O_WRONLY);
-	ssize_t len = strlen(word);
-	int r;
-
-	if (fd < 0)
-		return -errno;
-	r = write(fd, word, len) == len ? 0 : -errno;
-	close(fd);
-	return r;
-}
-
-static void write_file_ok(const char *path, const char *word)
-{
-	int r = write_file(path, word);
-
-	TEST_ASSERT(!r, "'%s' to %s: %s", word, path, strerror(-r));
-}
-
-static void read_word(const char *path, char *word, size_t size)
-{
-	FILE *file = fopen(path, "r");
-
-	TEST_ASSERT(file && fgets(word, size, file), "%s cannot be read", path);
-	fclose(file);
-	word[strcspn(word, "\n")] = 0;
-}
-
-static char clocksource[32];	/* of the machine as it was found */
-
-static void give_back(void)
-{
-	write_file(WAKEALARM, "0");
-	write_file(CPU1_ONLINE, "1");
-	write_file(CLOCKSOURCE, clocksource);
-}
-
-/*
- * A process that outlives all others of the test, which keep the other end of
- * its pipe open: even a SIGKILL to their whole group leaves the host in order.
- */
-static pid_t start_guard(int *hold)
-{
-	int fds[2], fd;
-	pid_t pid;
-	char end;
-
-	TEST_ASSERT(!pipe(fds), "pipe() failed");
-	fflush(NULL);
-	pid = fork();
-	TEST_ASSERT(pid >= 0, "fork() failed");
-	if (pid) {
-		close(fds[0]);
-		*hold = fds[1];
-		return pid;
-	}
-
-	setsid();
-	close(fds[1]);
-	for (fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-		close(fd);
-	while (read(fds[0], &end, 1) < 0 && errno == EINTR)
-		;
-	give_back();
-	_exit(0);
 }
 
 struct event {
@@ -418,18 +343,6 @@ static void assert_continues(const struct instant *a, const struct instant *b,
 	most += (most >> 22) + 4;
 	TEST_ASSERT(passed >= least && passed <= most,
 		    "the clock went %ld ns in %ld to %ld ns", passed, least, most);
-}
-
-static const char *other_clocksource(void)
-{
-	char available[128];
-
-	read_word(CLOCKSOURCES "available_clocksource", available, sizeof(available));
-	if (strstr(available, "hpet"))
-		return "hpet";
-	TEST_ASSERT(strstr(available, "acpi_pm"), "no clocksource beside the TSC in '%s'",
-		    available);
-	return "acpi_pm";
 }
 
 static bool says_stable(struct kvm_vm *vm)
@@ -670,19 +583,16 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 
 int main(int argc, char *argv[])
 {
-	int hold, r;
-	pid_t guard;
+	struct guard guard;
+	int r;
 
 	kvmclock_require_host();
-	TEST_ASSERT(!geteuid(), "only root can do this to a host");
-	read_word(CLOCKSOURCE, clocksource, sizeof(clocksource));
+	guard = start_guard();
 	TEST_ASSERT(!access(CPU1_ONLINE, W_OK), "CPU 1 cannot be taken offline");
 	TEST_ASSERT(!access(WAKEALARM, W_OK) && !access(POWER_STATE, W_OK),
 		    "this host cannot sleep and wake up by itself");
 
-	guard = start_guard(&hold);
 	r = test_harness_run(argc, argv);
-	close(hold);
-	waitpid(guard, NULL, 0);
+	end_guard(&guard);
 	return r;
 }
