@@ -38,7 +38,7 @@ static inline void kvmclock_vcpu_put(struct kvm_vcpu *vcpu)
 static inline void kvmclock_guest_exit(struct kvm_vcpu *vcpu)
 {
 	vcpu->arch.clock.last_host_tsc = rdtsc();
-	if (unlikely(vcpu->arch.clock.always_catchup))
+	if (unlikely(vcpu->arch.clock.always_catchup || READ_ONCE(vcpu->arch.clock.owed)))
 		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 }
 

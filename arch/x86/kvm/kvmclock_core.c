@@ -379,10 +379,10 @@ static struct pvclock_vcpu_time_info kvmclock_page(const struct kvmclock_line *l
  *
  * @page is what to write but for the version; @stopped, if not NULL, says
  * whether PVCLOCK_GUEST_STOPPED is owed, and the guest's copy of that flag is
- * kept: the guest clears it, in its own time.  Nothing is written if there is
- * no memory; the owner of the page tries again whenever it updates.
+ * kept: the guest clears it, in its own time.  Nothing is written, and false
+ * returned, if there is no memory.
  */
-static void kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *gpc,
+static bool kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *gpc,
 				unsigned int offset, struct pvclock_vcpu_time_info page,
 				unsigned long *stopped)
 {
@@ -396,7 +396,7 @@ static void kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *
 
 		if (kvm_gpc_refresh(gpc, len)) {
 			trace_kvmclock_page_missing(vcpu->vcpu_id, gpc->gpa);
-			return;
+			return false;
 		}
 		read_lock_irqsave(&gpc->lock, flags);
 	}
@@ -421,6 +421,7 @@ static void kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *
 	read_unlock_irqrestore(&gpc->lock, flags);
 
 	trace_kvm_pvclock_update(vcpu->vcpu_id, &page);
+	return true;
 }
 
 /*
@@ -442,17 +443,25 @@ static void kvmclock_write_hv_page(struct kvm_vcpu *vcpu, struct kvmclock_line l
 	kvm_hv_setup_tsc_page(vcpu->kvm, &page);
 }
 
-/* The line into all that the guest reads on this vCPU. */
+/*
+ * The line into all that the guest reads on this vCPU.
+ *
+ * Memory that is not there may come back with what it had before, and the line
+ * is owed to it then.  It can't be told when that is; but the guest can't read
+ * it without an exit in between, as it had no mapping, and see
+ * kvmclock_guest_exit().
+ */
 static void kvmclock_write_line(struct kvm_vcpu *vcpu, const struct kvmclock_line *line,
 				u64 offset, bool stable)
 {
 	struct pvclock_vcpu_time_info page = kvmclock_page(line, offset, stable);
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	bool written = true;
 
 	lockdep_assert_held(&vcpu->kvm->arch.clock.pages_lock);
 
 	if (v->page.active)
-		kvmclock_write_page(vcpu, &v->page, 0, page, &v->guest_stopped);
+		written &= kvmclock_write_page(vcpu, &v->page, 0, page, &v->guest_stopped);
 
 	kvmclock_write_hv_page(vcpu, *line, offset, stable);
 
@@ -462,11 +471,15 @@ static void kvmclock_write_line(struct kvm_vcpu *vcpu, const struct kvmclock_lin
 		page.flags &= ~PVCLOCK_TSC_STABLE_BIT;
 
 	if (vcpu->arch.xen.vcpu_info_cache.active)
-		kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_info_cache,
-				    offsetof(struct compat_vcpu_info, time), page, NULL);
+		written &= kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_info_cache,
+					       offsetof(struct compat_vcpu_info, time),
+					       page, NULL);
 	if (vcpu->arch.xen.vcpu_time_info_cache.active)
-		kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_time_info_cache, 0, page, NULL);
+		written &= kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_time_info_cache, 0,
+					       page, NULL);
 #endif
+
+	WRITE_ONCE(v->owed, !written);
 }
 
 /*

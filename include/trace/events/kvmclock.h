@@ -42,7 +42,7 @@ TRACE_EVENT(kvmclock_change,
 
 /*
  * A page, or a Xen guest's equivalent, was not written because its memory was
- * not there.  The vCPU tries again at its next update.
+ * not there.  The vCPU tries again after its next exit.
  */
 TRACE_EVENT(kvmclock_page_missing,
 	    TP_PROTO(unsigned int vcpu_id, u64 gpa),

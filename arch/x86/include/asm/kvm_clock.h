@@ -143,6 +143,8 @@ struct kvm_clock {
  *
  * @page:	the pvclock page in guest memory; has its own lock
  * @guest_stopped: PVCLOCK_GUEST_STOPPED is owed to the page; atomic
+ * @owed:	the line could not be written to all of the guest's structures; under
+ *		kvm_clock.pages_lock, and read without it
  */
 struct kvm_vcpu_clock {
 	u64 l1_offset;
@@ -169,6 +171,7 @@ struct kvm_vcpu_clock {
 
 	struct gfn_to_pfn_cache page;
 	unsigned long guest_stopped;
+	bool owed;
 };
 
 #endif /* __KERNEL__ */
