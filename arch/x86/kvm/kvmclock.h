@@ -31,13 +31,13 @@ void kvmclock_vcpu_load(struct kvm_vcpu *vcpu, int cpu);
 
 static inline void kvmclock_vcpu_put(struct kvm_vcpu *vcpu)
 {
-	vcpu->arch.clock.last_host_tsc = rdtsc();
+	WRITE_ONCE(vcpu->arch.clock.last_host_tsc, rdtsc());
 }
 
 /* With interrupts off, before the vCPU leaves IN_GUEST_MODE. */
 static inline void kvmclock_guest_exit(struct kvm_vcpu *vcpu)
 {
-	vcpu->arch.clock.last_host_tsc = rdtsc();
+	WRITE_ONCE(vcpu->arch.clock.last_host_tsc, rdtsc());
 	if (unlikely(vcpu->arch.clock.always_catchup || READ_ONCE(vcpu->arch.clock.owed)))
 		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 }

@@ -204,10 +204,16 @@ static void kvmclock_leave_line(struct kvm_clock *clock, const struct kvmclock_s
 	clock->stable = false;
 }
 
-/* The last clock value that a vCPU, now out of the guest, can have read. */
+/*
+ * The last clock value that a vCPU, now out of the guest, can have read.  Its
+ * thread may be on its way off the CPU, and note a later TSC meanwhile: either
+ * will do.
+ */
 static u64 kvmclock_last_read_ns(const struct kvm_vcpu_clock *v)
 {
-	return kvmclock_line_ns(&v->line, kvm_scale_tsc(v->last_host_tsc, v->l1_ratio));
+	u64 host_tsc = READ_ONCE(v->last_host_tsc);
+
+	return kvmclock_line_ns(&v->line, kvm_scale_tsc(host_tsc, v->l1_ratio));
 }
 
 /*
@@ -266,13 +272,13 @@ void kvmclock_carry_line(struct kvm_vcpu *vcpu, u64 host_tsc, u64 ratio)
 
 	lockdep_assert_held(&vcpu->kvm->arch.clock.lock);
 
-	if (v->line.mul && v->last_host_tsc) {
+	if (v->line.mul && READ_ONCE(v->last_host_tsc)) {
 		v->line.ref_ns = kvmclock_last_read_ns(v);
 		v->line.ref_tsc = kvm_scale_tsc(host_tsc, ratio);
 		if (ratio != v->l1_ratio)
 			kvmclock_slope(kvmclock_host_khz(&vcpu->kvm->arch.clock), ratio, &v->line);
 	}
-	v->last_host_tsc = host_tsc;
+	WRITE_ONCE(v->last_host_tsc, host_tsc);
 }
 
 /*
@@ -403,16 +409,19 @@ static bool kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *
 
 	to = gpc->khva + offset;
 
-	page.version = to->version + 1 + (to->version & 1);
+	page.version = READ_ONCE(to->version);
+	page.version += 1 + (page.version & 1);
 	WRITE_ONCE(to->version, page.version);
 	smp_wmb();	/* odd version before any content */
 
 	if (stopped) {
-		page.flags |= to->flags & PVCLOCK_GUEST_STOPPED;
+		page.flags |= READ_ONCE(to->flags) & PVCLOCK_GUEST_STOPPED;
 		if (test_and_clear_bit(0, stopped))
 			page.flags |= PVCLOCK_GUEST_STOPPED;
 	}
-	*to = page;
+
+	/* A guest may clear its flag at any time, on any vCPU: then it is set again. */
+	data_race(*to = page);
 
 	smp_wmb();	/* all content before the even version */
 	WRITE_ONCE(to->version, ++page.version);
@@ -460,7 +469,8 @@ static void kvmclock_write_line(struct kvm_vcpu *vcpu, const struct kvmclock_lin
 
 	lockdep_assert_held(&vcpu->kvm->arch.clock.pages_lock);
 
-	if (v->page.active)
+	/* Switched by the vCPU's own thread, which requests an update then. */
+	if (READ_ONCE(v->page.active))
 		written &= kvmclock_write_page(vcpu, &v->page, 0, page, &v->guest_stopped);
 
 	kvmclock_write_hv_page(vcpu, *line, offset, stable);
@@ -470,11 +480,11 @@ static void kvmclock_write_line(struct kvm_vcpu *vcpu, const struct kvmclock_lin
 	if (vcpu->kvm->arch.xen_hvm_config.flags & KVM_XEN_HVM_CONFIG_PVCLOCK_TSC_UNSTABLE)
 		page.flags &= ~PVCLOCK_TSC_STABLE_BIT;
 
-	if (vcpu->arch.xen.vcpu_info_cache.active)
+	if (READ_ONCE(vcpu->arch.xen.vcpu_info_cache.active))
 		written &= kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_info_cache,
 					       offsetof(struct compat_vcpu_info, time),
 					       page, NULL);
-	if (vcpu->arch.xen.vcpu_time_info_cache.active)
+	if (READ_ONCE(vcpu->arch.xen.vcpu_time_info_cache.active))
 		written &= kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_time_info_cache, 0,
 					       page, NULL);
 #endif
@@ -1146,7 +1156,7 @@ int kvm_arch_pm_notifier(struct kvm *kvm, unsigned long state)
 	case PM_HIBERNATION_PREPARE:
 	case PM_SUSPEND_PREPARE:
 		kvm_for_each_vcpu(i, vcpu, kvm) {
-			if (!vcpu->arch.clock.page.active)
+			if (!READ_ONCE(vcpu->arch.clock.page.active))
 				continue;
 			set_bit(0, &vcpu->arch.clock.guest_stopped);
 			kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
