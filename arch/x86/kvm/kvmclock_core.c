@@ -44,6 +44,7 @@
 #include "x86.h"
 #include "hyperv.h"
 #include "kvmclock.h"
+#include "kvmclock_decide.h"
 #include "lapic.h"
 #include "trace.h"
 #include "xen.h"
@@ -79,91 +80,56 @@ static u64 kvmclock_scaled_rate(unsigned int host_khz, u64 ratio, unsigned int f
 }
 
 /*
- * The slope of a line at @ratio.  False if the host's rate is unknown.  A slow
- * TSC's rate takes more bits of fraction to be as exact; there is room for them
- * up to 2^34 Hz, which no host has.
+ * A slow TSC's rate takes more bits of fraction to be as exact; there is room
+ * for them up to 2^34 Hz, which no host has.
  */
+static unsigned int kvmclock_frac_bits(u64 ratio)
+{
+	return ratio < kvm_caps.default_tsc_scaling_ratio ? KVMCLOCK_HZ_FRAC_BITS_SLOW :
+							    KVMCLOCK_HZ_FRAC_BITS;
+}
+
+/* The slope of a line at @ratio.  False if the host's rate is unknown. */
 static bool kvmclock_slope(unsigned int host_khz, u64 ratio, struct kvmclock_line *line)
 {
-	unsigned int frac_bits = ratio < kvm_caps.default_tsc_scaling_ratio ?
-				 KVMCLOCK_HZ_FRAC_BITS_SLOW : KVMCLOCK_HZ_FRAC_BITS;
+	unsigned int frac_bits = kvmclock_frac_bits(ratio);
 
-	return kvmclock_ratio((u64)NSEC_PER_SEC << frac_bits,
-			      kvmclock_scaled_rate(host_khz, ratio, frac_bits),
-			      &line->mul, &line->shift);
+	return kvmclock_slope_of(kvmclock_scaled_rate(host_khz, ratio, frac_bits), frac_bits,
+				 line);
 }
 
 /*
  * Who has a master clock
  */
 
-/* What a VM's clock should be, as far as its vCPUs' TSCs have a say. */
-struct kvmclock_survey {
-	u64 ratio;
-	bool same_rate;
-	bool same_tsc;
-	unsigned int matched;	/* vCPUs with the first one's offset, less it */
-};
-
 static void kvmclock_survey(struct kvm *kvm, struct kvmclock_survey *s)
 {
 	struct kvm_vcpu *vcpu;
 	unsigned long i;
-	u64 offset = 0;
 
 	lockdep_assert_held(&kvm->arch.clock.lock);
 
-	*s = (struct kvmclock_survey) {
-		.ratio = kvm_tsc_default_ratio(kvm),
-		.same_rate = true,
-		.same_tsc = true,
-	};
-
+	kvmclock_survey_begin(s, kvm_tsc_default_ratio(kvm));
 	kvm_for_each_vcpu(i, vcpu, kvm) {
 		struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 
-		if (!i) {
-			s->ratio = v->l1_ratio;
-			offset = v->l1_offset;
-		} else if (v->l1_offset == offset) {
-			s->matched++;
-		} else {
-			s->same_tsc = false;
-		}
-
-		if (v->l1_ratio != s->ratio)
-			s->same_rate = false;
-		if (v->catchup)
-			s->same_tsc = false;
+		kvmclock_survey_vcpu(s, v->l1_ratio, v->l1_offset, v->catchup);
 	}
 }
 
-/* The decision: what a VM's clock shall be. */
-struct kvmclock_decision {
-	bool master;
-	bool stable;
-	u64 ratio;
-	unsigned int host_khz;
-	struct kvmclock_line slope;
-};
-
-/*
- * The one predicate.  A VM has a master clock if the host keeps time by a TSC
- * that it trusts, and all vCPUs' TSCs have the same rate.  If they are equal,
- * one page serves all vCPUs and the stable bit says so.
- */
 static void kvmclock_decide(struct kvm *kvm, const struct kvmclock_snapshot *now,
 			    struct kvmclock_decision *want)
 {
 	struct kvmclock_survey s;
+	unsigned int frac_bits;
 
 	kvmclock_survey(kvm, &s);
 
-	want->ratio = s.ratio;
 	want->host_khz = tsc_khz;
-	want->master = now->paired && !kvmclock_host_tsc_unstable() && s.same_rate &&
-		       kvmclock_slope(want->host_khz, want->ratio, &want->slope);
-	want->stable = want->master && s.same_tsc;
+	frac_bits = kvmclock_frac_bits(s.ratio);
+	kvmclock_predicate(&s, now->paired && !kvmclock_host_tsc_unstable(),
+			   kvmclock_scaled_rate(want->host_khz, s.ratio, frac_bits), frac_bits,
+			   want);
 
 	trace_kvm_update_master_clock(want->master, kvmclock_host_mode(), s.same_tsc);
 }
@@ -1067,7 +1033,7 @@ static int kvmclock_import(struct kvm_vcpu *vcpu, const struct pvclock_vcpu_time
 	if (line->mul && line->mul < 1U << 31)
 		return -EINVAL;
 
-	hz = kvmclock_scaled_rate(clock->host_khz, clock->ratio) >> KVMCLOCK_HZ_FRAC_BITS;
+	hz = kvmclock_scaled_rate(clock->host_khz, clock->ratio, 0);
 	if (!line->mul || abs_diff(kvmclock_line_hz(line), hz) > KVMCLOCK_IMPORT_HZ)
 		return -ERANGE;
 
