@@ -308,6 +308,70 @@ TEST_F(kvmclock_abi, bad_addresses)
 	assert_clock_is_page(self->vm, &self->vcpu[1]);
 }
 
+static void set_edge_memory(struct kvm_vm *vm, uint64_t size, void *edge)
+{
+	int r = __vm_set_user_memory_region(vm, EDGE_SLOT, 0, EDGE_GPA, size, edge);
+
+	TEST_ASSERT(!r, "memory of size %lu: errno %d", size, errno);
+}
+
+/*
+ * Memory that goes, and comes back with what was in it: a VMM splits and joins
+ * what it gives a guest.  What a vCPU's page missed is in it when the guest
+ * looks at it next.
+ */
+TEST_F(kvmclock_abi, memory_comes_back)
+{
+	enum { SET_CLOCK, SET_OFFSET, GUEST_TSC, STOPPED, NR_EVENTS };
+	struct kvmclock_vcpu *kv = &self->vcpu[0];
+	char *edge = add_edge_memory(self->vm);
+	struct kvm_clock_data data;
+	uint64_t guest;
+	unsigned int i;
+
+	virt_map(self->vm, EDGE_GPA, EDGE_GPA, 1);
+	kv->mail->page_gva = (void *)EDGE_GPA;
+	kv->page = (void *)edge;
+	kv->page_gpa = EDGE_GPA;
+	kvmclock_enable(kv, MSR_KVM_SYSTEM_TIME_NEW);
+	kvmclock_enable(&self->vcpu[1], MSR_KVM_SYSTEM_TIME_NEW);
+	assert_clock_is_page(self->vm, kv);
+
+	for (i = 0; i < 5 * NR_EVENTS; i++) {
+		set_edge_memory(self->vm, 0, edge);
+		switch (i % NR_EVENTS) {
+		case SET_CLOCK:
+			kvmclock_set(self->vm, (i + 1) * HOUR_NS);
+			break;
+		case SET_OFFSET:
+			kvmclock_set_tsc_offset(kv, kvmclock_tsc_offset(kv) - 1000000000ULL);
+			break;
+		case GUEST_TSC:
+			kvmclock_call(kv, KVMCLOCK_ADD_TSC, 0, 1000000000ULL);
+			break;
+		case STOPPED:
+			vcpu_ioctl(kv->vcpu, KVM_KVMCLOCK_CTRL, NULL);
+			break;
+		}
+
+		/* Served in vain, on this vCPU and by another one. */
+		kvmclock_enter(kv);
+		kvmclock_enter(&self->vcpu[1]);
+		set_edge_memory(self->vm, EDGE_SIZE, edge);
+
+		data = kvmclock_get(self->vm);
+		guest = kvmclock_call(kv, KVMCLOCK_READ_AT, 0,
+				      data.host_tsc + kvmclock_tsc_offset(kv));
+		TEST_ASSERT(guest == data.clock, "event %u: guest has %lu, KVM_GET_CLOCK %llu",
+			    i % NR_EVENTS, guest, data.clock);
+		TEST_ASSERT(!!(kv->page->flags & PVCLOCK_GUEST_STOPPED) ==
+			    (i % NR_EVENTS == STOPPED), "event %u: flags 0x%x", i % NR_EVENTS,
+			    kv->page->flags);
+		kvmclock_call(kv, KVMCLOCK_CLEAR_STOPPED, 0, 0);
+		assert_clock_is_page(self->vm, kv);
+	}
+}
+
 #define NR_LINES		2000
 
 struct watch {
