@@ -455,6 +455,123 @@ TEST_F(kvmclock_line, set_clock_pair)
 }
 
 /*
+ * A realtime that is yet to come is no reason to go back behind the clock that
+ * is being restored: its reader may have gone on from there.
+ */
+TEST_F(kvmclock_line, set_clock_never_back)
+{
+	static const uint64_t ahead[] = {
+		1000 * NSEC_PER_SEC, HOUR_NS, 1000 * HOUR_NS, 1ULL << 60,
+	};
+	struct kvmclock_vcpu *kv = self->vcpu;
+	struct kvm_clock_data data;
+	uint64_t since, until;
+	unsigned int i;
+
+	enable_all(kv, 2);
+	for (i = 0; i < ARRAY_SIZE(ahead); i++) {
+		data = kvmclock_get(self->vm);
+		data.flags = KVM_CLOCK_REALTIME;
+		data.realtime += ahead[i];
+		data.clock = (i + 1) * HOUR_NS;
+		since = rdtsc();
+		vm_ioctl(self->vm, KVM_SET_CLOCK, &data);
+		until = rdtsc();
+		kvmclock_enter(&kv[0]);
+		kvmclock_enter(&kv[1]);
+		assert_was_set(&kv[0], data.clock, since, until);
+		assert_agree(&kv[0], &kv[1]);
+	}
+}
+
+/*
+ * Requests from before a KVM_SET_CLOCK are served after it, when the vCPU runs:
+ * none of them may have an opinion of its own about the clock.  What the clock
+ * was set to is held against each vCPU's line at one TSC value, seconds later.
+ */
+TEST_F(kvmclock_line, set_clock_with_requests_pending)
+{
+	enum { OLD_MSR, NEW_MSR, TSC_THERE_AND_BACK, NEW_VCPU, NR_REASONS };
+	struct kvmclock_vcpu late, *kv = self->vcpu;
+	struct kvm_clock_data saved;
+	unsigned int i, reason;
+	uint64_t offset, expected;
+
+	enable_all(kv, 2);
+	offset = kvmclock_tsc_offset(&kv[1]);
+
+	for (reason = 0; reason < NR_REASONS; reason++) {
+		switch (reason) {
+		case OLD_MSR:
+		case NEW_MSR:
+			vcpu_set_msr(kv[0].vcpu, reason == OLD_MSR ? MSR_KVM_SYSTEM_TIME :
+								     MSR_KVM_SYSTEM_TIME_NEW,
+				     kv[0].page_gpa | KVM_MSR_ENABLED);
+			break;
+		case TSC_THERE_AND_BACK:
+			kvmclock_set_tsc_offset(&kv[1], offset + 1000);
+			kvmclock_set_tsc_offset(&kv[1], offset);
+			break;
+		case NEW_VCPU:
+			kvmclock_vcpu_add(self->vm, &late, 2);
+			break;
+		}
+		kvmclock_set(self->vm, (reason + 1) * HOUR_NS);
+		saved = kvmclock_get(self->vm);
+		TEST_ASSERT(saved.flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", saved.flags);
+		usleep(DRIFT_US / 2);
+
+		if (reason == NEW_VCPU)
+			kvmclock_enable(&late, MSR_KVM_SYSTEM_TIME_NEW);
+		for (i = 0; i < 2; i++) {
+			struct pvclock_vcpu_time_info page;
+
+			kvmclock_enter(&kv[i]);
+			page = kvmclock_read_page(kv[i].page);
+			expected = kvmclock_at(&page, guest_tsc(&kv[i], saved.host_tsc));
+			TEST_ASSERT(saved.clock == expected,
+				    "request %u: %llu was set, vCPU %u has %lu there, %+ld ns",
+				    reason, saved.clock, i, expected,
+				    (int64_t)(expected - saved.clock));
+			TEST_ASSERT(!get_clock_errors(self->vm, &kv[i], 10),
+				    "KVM_GET_CLOCK is off");
+			assert_stable(&kv[i], true);
+		}
+		if (reason == NEW_VCPU)
+			assert_agree(&kv[0], &late);
+	}
+}
+
+/* All of KVM_SET_CLOCK and KVM_GET_CLOCK, before there is a guest to see it. */
+TEST_F(kvmclock_line, set_clock_before_first_run)
+{
+	struct kvm_clock_data asked[10], data[10];
+	struct pvclock_vcpu_time_info page;
+	uint64_t expected;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(data); i++) {
+		asked[i] = kvmclock_get(self->vm);
+		TEST_ASSERT(asked[i].flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", asked[i].flags);
+		asked[i].clock += HOUR_NS;
+		vm_ioctl(self->vm, KVM_SET_CLOCK, &asked[i]);
+		data[i] = kvmclock_get(self->vm);
+		TEST_ASSERT(data[i].flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", data[i].flags);
+		TEST_ASSERT(data[i].clock >= asked[i].clock, "%llu, set to %llu or later",
+			    data[i].clock, asked[i].clock);
+	}
+
+	/* What was said after the last one is what the guest has. */
+	usleep(DRIFT_US);
+	enable_all(self->vcpu, 2);
+	page = *self->vcpu[1].page;
+	i = ARRAY_SIZE(data) - 1;
+	expected = kvmclock_at(&page, guest_tsc(&self->vcpu[1], data[i].host_tsc));
+	TEST_ASSERT(data[i].clock == expected, "%llu, the guest's line has %lu: %+ld ns",
+		    data[i].clock, expected, (int64_t)(data[i].clock - expected));
+}
+
+/*
  * A rate of the guest's own.  Where hardware scales the TSC, all that holds
  * without scaling holds with it.  Where it does not, a rate below the host's
  * is refused, and refusing it must leave no trace.
