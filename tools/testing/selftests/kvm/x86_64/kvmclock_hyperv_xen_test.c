@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kvm_test_harness.h"
@@ -35,6 +36,16 @@ struct hv_tsc_page {
 /* Xen's ABI, the same for guests of 32 and of 64 bits */
 #define XEN_VCPU_INFO_TIME	32
 #define XEN_HYPERCALL_MSR	0x40000000
+#define XEN_EVTCHN_PENDING	0x800	/* in shared_info of 64 bits */
+#define XEN_PRIO_2LEVEL		((uint32_t)-1)
+
+#define TIMER_PORT		5
+#define TIMER_NS		(20 * 1000000ULL)
+#define NR_TIMERS		10
+#define NR_STEPS		50
+
+/* For a failure with a reason instead of the harness's; nothing needs long. */
+#define PATIENCE_S		15
 
 static uint64_t guest_tsc_now(struct kvmclock_vcpu *kv)
 {
@@ -453,6 +464,123 @@ TEST_F(kvmclock_xen, tsc_unstable)
 		xen_config(self->vm, 0);
 		enter_all(kv, NR_VCPUS);
 		assert_xen_follows(self, PVCLOCK_TSC_STABLE_BIT, "no PVCLOCK_TSC_UNSTABLE");
+	}
+}
+
+/*
+ * A timer is set by the guest's clock and run by the host's.  It is to fire
+ * when the guest's says so, and that changes by KVM_SET_CLOCK and with the TSC:
+ * the vCPU need not have run since.
+ *
+ * Early is what is earlier than the two clocks' rates allow, 2^-21 of the time
+ * (see kvmclock_wallclock_test), and the rounding of each reading.  Late is
+ * whatever takes so much patience that no loaded machine explains it.
+ */
+TEST_F(kvmclock_xen, timer)
+{
+	struct kvm_xen_hvm_attr attr = { .type = KVM_XEN_ATTR_TYPE_LONG_MODE };
+	struct kvm_xen_vcpu_attr timer = { .type = KVM_XEN_VCPU_ATTR_TYPE_TIMER };
+	struct kvmclock_vcpu *kv = &self->vcpu[1];
+	vm_vaddr_t gva = vm_vaddr_alloc_page(self->vm);
+	uint64_t *pending = addr_gva2hva(self->vm, gva) + XEN_EVTCHN_PENDING;
+	const uint64_t early = (TIMER_NS >> 21) + 3;
+	uint64_t expires, offset = kvmclock_tsc_offset(kv);
+	struct kvm_clock_data data;
+	unsigned int i;
+	time_t begin;
+	bool fired;
+
+	TEST_ASSERT(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_EVTCHN_SEND,
+		    "no timers for Xen's guests");
+	attr.u.long_mode = 1;
+	vm_ioctl(self->vm, KVM_XEN_HVM_SET_ATTR, &attr);
+	attr = (struct kvm_xen_hvm_attr) {
+		.type = KVM_XEN_ATTR_TYPE_SHARED_INFO,
+		.u.shared_info.gfn = addr_gva2gpa(self->vm, gva) >> PAGE_SHIFT,
+	};
+	vm_ioctl(self->vm, KVM_XEN_HVM_SET_ATTR, &attr);
+
+	for (i = 0; i < NR_TIMERS; i++) {
+		/* Forward, back, and with the TSC elsewhere. */
+		kvmclock_set(self->vm, (i & 1 ? 1 : 1 + i) * HOUR_NS);
+		if (i % 3)
+			kvmclock_set_tsc_offset(kv, offset + i * 1000000000ULL);
+		if (i % 4 == 3)
+			kvmclock_enter(kv);
+
+		WRITE_ONCE(*pending, 0);
+		expires = kvmclock_get(self->vm).clock + TIMER_NS;
+		timer.u.timer.port = TIMER_PORT;
+		timer.u.timer.priority = XEN_PRIO_2LEVEL;
+		timer.u.timer.expires_ns = expires;
+		vcpu_ioctl(kv->vcpu, KVM_XEN_VCPU_SET_ATTR, &timer);
+
+		begin = time(NULL);
+		do {
+			fired = READ_ONCE(*pending) & BIT(TIMER_PORT);
+			data = kvmclock_get(self->vm);
+			TEST_ASSERT(!fired || data.clock + early >= expires,
+				    "timer %u fired %lld ns early", i, expires - data.clock);
+			TEST_ASSERT(time(NULL) < begin + PATIENCE_S,
+				    "timer %u has not fired %lld ns after it was due", i,
+				    data.clock - expires);
+		} while (!fired);
+	}
+}
+
+static uint64_t raw_ns(void)
+{
+	struct timespec ts;
+
+	TEST_ASSERT(!clock_gettime(CLOCK_MONOTONIC_RAW, &ts), "clock_gettime()");
+	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
+}
+
+static struct kvm_xen_vcpu_attr get_runstate(struct kvmclock_vcpu *kv)
+{
+	struct kvm_xen_vcpu_attr attr = { .type = KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_DATA };
+
+	vcpu_ioctl(kv->vcpu, KVM_XEN_VCPU_GET_ATTR, &attr);
+	return attr;
+}
+
+/*
+ * What a vCPU has spent in each of its states only grows, by no more than has
+ * passed, wherever the clock is set to: also back.
+ */
+TEST_F(kvmclock_xen, runstate)
+{
+	struct kvmclock_vcpu *kv = &self->vcpu[0];
+	struct kvm_xen_vcpu_attr old, new;
+	uint64_t *was, *is, spent, passed, last_begin, begin = raw_ns();
+	unsigned int i, state;
+
+	TEST_ASSERT(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_RUNSTATE,
+		    "no runstates for Xen's guests");
+	kvmclock_set(self->vm, 2 * HOUR_NS);
+	xen_page(kv, KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR);
+	kvmclock_enter(kv);
+	old = get_runstate(kv);
+
+	for (i = 0; i < NR_STEPS; i++) {
+		last_begin = begin;
+		begin = raw_ns();
+		kvmclock_set(self->vm, kvmclock_get(self->vm).clock - (1ULL << (i % 40)));
+		kvmclock_enter(kv);
+		new = get_runstate(kv);
+		passed = raw_ns() - last_begin;
+
+		was = (uint64_t *)&old.u.runstate.time_running;
+		is = (uint64_t *)&new.u.runstate.time_running;
+		for (spent = 0, state = 0; state < 4; state++) {
+			TEST_ASSERT(is[state] >= was[state], "state %u: %lu ns after %lu", state,
+				    is[state], was[state]);
+			spent += is[state] - was[state];
+		}
+		/* Two clocks, see kvmclock_wallclock_test, and four readings that round. */
+		TEST_ASSERT(spent <= passed + (passed >> 21) + 8, "%lu ns were spent in %lu",
+			    spent, passed);
+		old = new;
 	}
 }
 
