@@ -21,6 +21,7 @@ variants()
 	cpufreq		CPU_FREQ=y X86_ACPI_CPUFREQ=y
 	on-hyperv	HYPERV=y
 	proven		DEBUG_KERNEL=y EXPERT=y PROVE_LOCKING=y KVM_PROVE_CLOCK=y
+	kunit		KUNIT=y KVM_CLOCK_KUNIT_TEST=m
 	modules		KVM=m KVM_AMD=m KVM_INTEL=m
 	32-bit		64BIT=n HIGHMEM64G=y
 	32-bit-modules	64BIT=n HIGHMEM64G=y KVM=m KVM_AMD=m KVM_INTEL=m KVM_XEN=n
@@ -91,8 +92,9 @@ while read -r name options; do
 done <"$logs/variants"
 
 cd "$tree"
-for file in arch/x86/kvm/kvmclock*.[ch] arch/x86/include/asm/kvm_clock.h \
-	    include/trace/events/kvmclock.h tools/testing/selftests/kvm/*/kvmclock_*.c; do
+for file in arch/x86/kvm/kvmclock*.[ch] arch/x86/kvm/tests/*.c arch/x86/include/asm/kvm_clock.h \
+	    include/trace/events/kvmclock.h tools/testing/selftests/kvm/*/kvmclock_*.c \
+	    tools/testing/selftests/kvm/include/x86_64/kvmclock*.h; do
 	# An overlay's file has no maintainers to be told of, and its includes no tree.
 	scripts/checkpatch.pl --strict --terse --no-summary -f "$file" || failed=$((failed + 1))
 done
