@@ -14,7 +14,7 @@ done
 : "${BASE:=patched}"    ## patched: with our clock; stock: the same tests on the base as it is
 : "${MACHINE:=amd}"    ## emulated machine: amd (QEMU), intel (Bochs: VMX with TSC scaling), or all, one after the other
 : "${HOST:=built}"      ## kernel of the emulated machine: built, or distro (the distribution's own, with our modules)
-: "${CONFIG:=base}"     ## laboratory kernel: base, or debug (sanitizers and lock checks)
+: "${CONFIG:=base}"     ## laboratory kernel: base, debug (sanitizers and lock checks), or kcsan (data races of the clock)
 : "${KCONFIG:=}"        ## make kernel: your own configuration file instead of the laboratory's
 : "${KHEADERS:=}"       ## make modules: build folder of the kernel to build for, instead of the distribution's cloud kernel
 : "${MUTANT:=}"         ## make check HOST=distro, check-arith: on this breakage of tools/testing/kvmclock/mutants; make mutants: only this one
@@ -84,7 +84,7 @@ check_settings()
 	one_of BASE patched stock
 	one_of MACHINE amd intel all
 	one_of HOST built distro
-	one_of CONFIG base debug
+	one_of CONFIG base debug kcsan
 	one_of V 0 1
 	number SMP 1 64
 	[ -z "$TIMEOUT" ] || number TIMEOUT 1 86400
