@@ -40,7 +40,8 @@ static u64 naive_scale(u64 delta, u32 mul, s8 shift)
 static void line_of(struct kunit *test, u64 hz, struct kvmclock_line *line)
 {
 	*line = (struct kvmclock_line) { .ref_tsc = hz / 3, .ref_ns = 12345678901 };
-	KUNIT_ASSERT_TRUE_MSG(test, kvmclock_slope_of(HZ_UNITS(hz), line), "%llu Hz", hz);
+	KUNIT_ASSERT_TRUE_MSG(test, kvmclock_slope_of(HZ_UNITS(hz), KVMCLOCK_HZ_FRAC_BITS, line),
+			      "%llu Hz", hz);
 }
 
 static void scale_is_exact(struct kunit *test)
@@ -168,7 +169,7 @@ static struct kvmclock_decision decide(const struct vcpu_tsc *vcpus, int nr, boo
 	kvmclock_survey_begin(&s, RATIO);
 	for (i = 0; i < nr; i++)
 		kvmclock_survey_vcpu(&s, vcpus[i].ratio, vcpus[i].offset, vcpus[i].catchup);
-	kvmclock_predicate(&s, host, rate, &want);
+	kvmclock_predicate(&s, host, rate, KVMCLOCK_HZ_FRAC_BITS, &want);
 	return want;
 }
 
@@ -220,7 +221,7 @@ static void predicate_slope(struct kunit *test)
 	struct kvmclock_decision got = decide(&vcpu, 1, true, RATE);
 	struct kvmclock_line line;
 
-	KUNIT_ASSERT_TRUE(test, kvmclock_slope_of(RATE, &line));
+	KUNIT_ASSERT_TRUE(test, kvmclock_slope_of(RATE, KVMCLOCK_HZ_FRAC_BITS, &line));
 	KUNIT_EXPECT_EQ(test, got.ratio, OTHER_RATIO);
 	KUNIT_EXPECT_EQ(test, got.slope.mul, line.mul);
 	KUNIT_EXPECT_EQ(test, got.slope.shift, line.shift);

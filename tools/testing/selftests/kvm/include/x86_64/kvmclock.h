@@ -310,7 +310,7 @@ static inline void kvmclock_set_value(struct kvmclock_vcpu *kv,
  *
  *	guest_tsc = ((host_tsc * ratio) >> frac_bits) + offset
  *
- * The kernel tells the ratio of hardware scaling in debugfs alone, and only
+ * The ratio of hardware scaling is in debugfs, on the base as on ours, and only
  * where there is any.
  */
 struct kvmclock_tsc {
