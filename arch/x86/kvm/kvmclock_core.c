@@ -717,8 +717,10 @@ static bool kvmclock_read(struct kvm *kvm, struct kvmclock_snapshot *now, u64 *c
 	do {
 		seq = read_seqcount_begin(&clock->seq);
 		kvmclock_snapshot(now);
-		*clock_ns = kvmclock_at(clock, now);
-		master = clock->master;
+
+		/* KCSAN forgets of this seqcount at the end of the snapshot's own. */
+		*clock_ns = data_race(kvmclock_at(clock, now));
+		master = data_race(clock->master);
 	} while (read_seqcount_retry(&clock->seq, seq));
 
 	return master;
