@@ -51,7 +51,7 @@
 #define LOOSE_GVA		BIT_ULL(32)
 
 /* For a failure with a reason instead of the harness's; nothing needs long. */
-#define PATIENCE_S		120
+#define PATIENCE_S		60
 #define CASE_S			1500
 
 static unsigned int factor = 1;
@@ -69,6 +69,7 @@ struct seen {
 /* In the guest's memory, for all vCPUs. */
 static struct race {
 	bool stop;
+	bool stay;		/* in the guest, all the time */
 	uint32_t keep_off;	/* odd: nobody reads the loose page */
 	uint64_t last;		/* highest clock read by any vCPU */
 	struct seen seen[MAX_VCPUS];
@@ -149,7 +150,7 @@ static void guest_race(struct kvmclock_mail *mail)
 		WRITE_ONCE(race.seen[id].rounds, race.seen[id].rounds + 1);
 		if (READ_ONCE(race.stop))
 			GUEST_DONE();
-		else
+		else if (!READ_ONCE(race.stay))
 			GUEST_SYNC(0);
 	}
 }
@@ -171,7 +172,6 @@ FIXTURE(kvmclock_race) {
 	bool line_stays;
 	bool stop;
 	void *loose;
-	unsigned int nr_running;	/* threads that are not done */
 };
 
 FIXTURE_VARIANT(kvmclock_race) {
@@ -319,6 +319,9 @@ struct thread {
 	pthread_t id;
 	uint64_t seed;
 	struct kvmclock_vcpu *kv;
+	const char *name;
+	unsigned int steps;	/* so far; a thread that takes none is stuck */
+	bool done;
 	void (*work)(struct thread *thread);
 };
 
@@ -330,6 +333,7 @@ static void drive(struct thread *t)
 	uint64_t readings, old_readings = 0;
 
 	while (kvmclock_vcpu_run(t->kv->vcpu)) {
+		WRITE_ONCE(t->steps, t->steps + 1);
 		readings = seen->stable + seen->unstable;
 		if (self->line_stays && readings != old_readings)
 			assert_on_line(self, seen->tsc, kvmclock_tsc_offset(t->kv), seen->now,
@@ -369,6 +373,7 @@ static void set_clock(struct thread *t)
 	unsigned int i;
 
 	for (i = 0; i < factor * NR_SETS; i++) {
+		WRITE_ONCE(t->steps, i);
 		data = kvmclock_get(self->vm);
 		if (i & 1) {
 			data.flags &= KVM_CLOCK_REALTIME;
@@ -393,6 +398,7 @@ static void get_clock(struct thread *t)
 	unsigned int i;
 
 	for (i = 0; i < factor * NR_GETS; i++) {
+		WRITE_ONCE(t->steps, i);
 		data = get_comparable(self);
 		TEST_ASSERT(data.clock >= own, "KVM_GET_CLOCK: %llu after %lu, by %llu",
 			    data.clock, own, own - data.clock);
@@ -414,6 +420,7 @@ static void meddle_from_outside(struct thread *t)
 	unsigned int i;
 
 	for (i = 0; i < factor * NR_MEDDLES; i++) {
+		WRITE_ONCE(t->steps, i);
 		kv = &self->vcpu[chance(&t->seed, NR_WATCHERS)];
 		if (!self->line_stays && chance(&t->seed, 2))
 			meddle(self, kv, chance(&t->seed, 3), some_distance(self, &t->seed));
@@ -456,6 +463,7 @@ static void remove_memory(struct thread *t)
 	unsigned int i;
 
 	for (i = 0; i < factor * NR_REMOVALS; i++) {
+		WRITE_ONCE(t->steps, i);
 		WRITE_ONCE(self->race->keep_off, ++keep_off);
 		wait_until(READ_ONCE(self->race->seen[LOOSE].keeping_off) == keep_off);
 		set_loose_memory(self, 0);
@@ -472,6 +480,7 @@ static void switch_clocksource(struct thread *t)
 	unsigned int i;
 
 	for (i = 0; i < factor * NR_SWITCHES; i++) {
+		WRITE_ONCE(t->steps, i);
 		write_file_ok(CLOCKSOURCE, other_clocksource());
 		if (i & 1)
 			wait_for_rounds(self, chance(&t->seed, 50));
@@ -488,6 +497,7 @@ static void add_vcpus(struct thread *t)
 	unsigned int i, run;
 
 	for (i = NR_WATCHERS; i < MAX_VCPUS; i++) {
+		WRITE_ONCE(t->steps, i);
 		add_racing_vcpu(self, i);
 		for (run = chance(&t->seed, 20); run; run--)
 			TEST_ASSERT(kvmclock_vcpu_run(self->vcpu[i].vcpu), "guest ended early");
@@ -504,6 +514,7 @@ static void add_vms(struct thread *t)
 	unsigned int i, run;
 
 	for (i = 0; i < factor * NR_VMS; i++) {
+		WRITE_ONCE(t->steps, i);
 		vm = vm_create(1);
 		before = kvmclock_get(vm);
 		kvmclock_vcpu_add(vm, &kv, 0);
@@ -522,8 +533,35 @@ static void *work(void *arg)
 	struct thread *t = arg;
 
 	t->work(t);
-	__sync_fetch_and_sub(&t->self->nr_running, 1);
+	WRITE_ONCE(t->done, true);
 	return NULL;
+}
+
+/* Joins a thread, or tells where all of them are if it takes no step any more. */
+static void join(struct thread *t, struct thread *all, unsigned int nr)
+{
+	unsigned int i, steps = READ_ONCE(t->steps);
+	time_t begin = time(NULL);
+
+	while (!READ_ONCE(t->done)) {
+		if (READ_ONCE(t->steps) != steps) {
+			steps = READ_ONCE(t->steps);
+			begin = time(NULL);
+		}
+		if (time(NULL) >= begin + PATIENCE_S) {
+			for (i = 0; i < nr; i++)
+				ksft_print_msg("%s: step %u%s\n", all[i].name, all[i].steps,
+					       all[i].done ? ", done" : "");
+			for (i = 0; i < MAX_VCPUS; i++)
+				ksft_print_msg("vCPU %u: %lu rounds, page version %u\n", i,
+					       t->self->race->seen[i].rounds,
+					       t->self->vcpu[i].page ?
+					       t->self->vcpu[i].page->version : 0);
+			TEST_FAIL("%s is stuck", t->name);
+		}
+		usleep(1000);
+	}
+	pthread_join(t->id, NULL);
 }
 
 /* All vCPUs' TSCs are equal, and their pages one line, once the dust settles. */
@@ -556,39 +594,36 @@ static void assert_settled(SELF *self)
 
 TEST_F_TIMEOUT(kvmclock_race, never_backwards, CASE_S)
 {
-	static void (* const works[])(struct thread *thread) = {
-		get_clock, meddle_from_outside, remove_memory, add_vcpus, add_vms,
-		set_clock, switch_clocksource,
+	struct thread threads[] = {
+		{ .name = "vCPU 0", .work = drive, .kv = &self->vcpu[0] },
+		{ .name = "vCPU 1", .work = drive, .kv = &self->vcpu[1] },
+		{ .name = "vCPU 2", .work = drive, .kv = &self->vcpu[2] },
+		{ .name = "get_clock", .work = get_clock },
+		{ .name = "meddle_from_outside", .work = meddle_from_outside },
+		{ .name = "remove_memory", .work = remove_memory },
+		{ .name = "add_vcpus", .work = add_vcpus },
+		{ .name = "add_vms", .work = add_vms },
+		{ .name = "set_clock", .work = set_clock },
+		{ .name = "switch_clocksource", .work = switch_clocksource },
 	};
-	unsigned int nr = ARRAY_SIZE(works) - (self->line_stays ? 2 : 0);
-	struct thread drivers[NR_WATCHERS], workers[ARRAY_SIZE(works)];
+	unsigned int nr = ARRAY_SIZE(threads) - (self->line_stays ? 2 : 0);
 	uint64_t stable = 0, unstable = 0;
 	unsigned int i;
 
-	for (i = 0; i < NR_WATCHERS; i++)
-		drivers[i] = (struct thread) {
-			.self = self, .seed = i, .work = drive, .kv = &self->vcpu[i],
-		};
-	for (i = 0; i < nr; i++)
-		workers[i] = (struct thread) {
-			.self = self, .seed = 100 + i, .work = works[i],
-		};
-
-	self->nr_running = NR_WATCHERS + nr;
-	for (i = 0; i < NR_WATCHERS; i++)
-		TEST_ASSERT(!pthread_create(&drivers[i].id, NULL, work, &drivers[i]),
+	for (i = 0; i < nr; i++) {
+		threads[i].self = self;
+		threads[i].seed = i;
+		TEST_ASSERT(!pthread_create(&threads[i].id, NULL, work, &threads[i]),
 			    "pthread_create() failed");
-	for (i = 0; i < nr; i++)
-		TEST_ASSERT(!pthread_create(&workers[i].id, NULL, work, &workers[i]),
-			    "pthread_create() failed");
-
-	for (i = 0; i < nr; i++)
-		pthread_join(workers[i].id, NULL);
-	TEST_ASSERT(self->nr_running == NR_WATCHERS, "a vCPU ended early");
+	}
+	for (i = NR_WATCHERS; i < nr; i++)
+		join(&threads[i], threads, nr);
+	for (i = 0; i < NR_WATCHERS; i++)
+		TEST_ASSERT(!threads[i].done, "a vCPU ended early");
 	WRITE_ONCE(self->stop, true);
 	WRITE_ONCE(self->race->stop, true);
 	for (i = 0; i < NR_WATCHERS; i++)
-		pthread_join(drivers[i].id, NULL);
+		join(&threads[i], threads, nr);
 
 	for (i = 0; i < NR_WATCHERS; i++) {
 		stable += self->race->seen[i].stable;
@@ -599,6 +634,39 @@ TEST_F_TIMEOUT(kvmclock_race, never_backwards, CASE_S)
 
 	WRITE_ONCE(self->race->stop, false);
 	assert_settled(self);
+}
+
+/*
+ * A vCPU that has no reason to leave the guest is not behind KVM_GET_CLOCK
+ * either, from the moment on that this tells of a KVM_SET_CLOCK.
+ */
+TEST_F_TIMEOUT(kvmclock_race, set_clock_while_in_guest, CASE_S)
+{
+	struct thread driver = {
+		.self = self, .name = "vCPU 0", .work = drive, .kv = &self->vcpu[0],
+	};
+	struct seen *seen = &self->race->seen[0];
+	struct kvm_clock_data data;
+	uint64_t rounds;
+	unsigned int i;
+
+	if (self->line_stays)
+		return;
+
+	self->stop = true;
+	WRITE_ONCE(self->race->stay, true);
+	TEST_ASSERT(!pthread_create(&driver.id, NULL, work, &driver), "pthread_create() failed");
+	for (i = 0; i < factor * NR_SETS; i++) {
+		rounds = READ_ONCE(seen->rounds);
+		wait_until(READ_ONCE(seen->rounds) >= rounds + 2);
+		data = kvmclock_get(self->vm);
+		kvmclock_set(self->vm, data.clock + HOUR_NS);
+		get_comparable(self);
+	}
+	WRITE_ONCE(self->race->stop, true);
+	join(&driver, &driver, 1);
+	TEST_ASSERT(seen->stable && !seen->unstable, "%lu readings with the stable bit, %lu not",
+		    seen->stable, seen->unstable);
 }
 
 int main(int argc, char *argv[])
