@@ -528,7 +528,7 @@ TEST_F(kvmclock_line, set_clock_with_requests_pending)
 
 			kvmclock_enter(&kv[i]);
 			page = kvmclock_read_page(kv[i].page);
-			expected = kvmclock_at(&page, guest_tsc(&kv[i], saved.host_tsc));
+			expected = kvmclock_at(&page, kvmclock_guest_tsc(&kv[i], saved.host_tsc));
 			TEST_ASSERT(saved.clock == expected,
 				    "request %u: %llu was set, vCPU %u has %lu there, %+ld ns",
 				    reason, saved.clock, i, expected,
@@ -566,7 +566,7 @@ TEST_F(kvmclock_line, set_clock_before_first_run)
 	enable_all(self->vcpu, 2);
 	page = *self->vcpu[1].page;
 	i = ARRAY_SIZE(data) - 1;
-	expected = kvmclock_at(&page, guest_tsc(&self->vcpu[1], data[i].host_tsc));
+	expected = kvmclock_at(&page, kvmclock_guest_tsc(&self->vcpu[1], data[i].host_tsc));
 	TEST_ASSERT(data[i].clock == expected, "%llu, the guest's line has %lu: %+ld ns",
 		    data[i].clock, expected, (int64_t)(data[i].clock - expected));
 }
