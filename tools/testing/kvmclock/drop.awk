@@ -7,6 +7,7 @@
 # item     a function, prototype, type or macro, with the comment before it
 # section  from the comment that has only this title to the next such comment
 # case     a case of a switch statement, by its label
+# config   an option of a Kconfig
 # if       an #if and what is in it, by words of its line
 # line     lines that have these words
 
@@ -99,6 +100,18 @@ function drop_case(    n, m)
 		}
 }
 
+function drop_config(    n, m)
+{
+	for (n = 1; n <= NR; n++)
+		if (line[n] == "config " words) {
+			for (m = n + 1; m <= NR && line[m] !~ /^[a-z]/; m++)
+				;
+			drop(n, m - 1)
+		}
+	for (n = NR; n > 1 && (gone[n] || line[n] == ""); n--)
+		gone[n] = 1
+}
+
 function drop_if(    n, m, depth)
 {
 	for (n = 1; n <= NR; n++)
@@ -130,6 +143,8 @@ END {
 		drop_section()
 	else if (op == "case")
 		drop_case()
+	else if (op == "config")
+		drop_config()
 	else if (op == "if")
 		drop_if()
 	else if (op == "line")

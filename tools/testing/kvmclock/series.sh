@@ -94,7 +94,7 @@ drop()
 leave_out()
 {
 	next=$2
-	for op in item case; do
+	for op in item case config; do
 		brought "$1" $op | while read -r file words; do
 			for word in $words; do
 				drop $op "$file" "$word"
