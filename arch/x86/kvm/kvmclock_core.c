@@ -720,7 +720,7 @@ static bool kvmclock_read(struct kvm *kvm, struct kvmclock_snapshot *now, u64 *c
 
 		/* KCSAN forgets of this seqcount at the end of the snapshot's own. */
 		*clock_ns = data_race(kvmclock_at(clock, now));
-		master = data_race(clock->master);
+		master = READ_ONCE(clock->master);
 	} while (read_seqcount_retry(&clock->seq, seq));
 
 	return master;
