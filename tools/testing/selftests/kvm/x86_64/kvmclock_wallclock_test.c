@@ -121,11 +121,12 @@ static struct period begin_period(struct kvm_vm *vm)
  */
 static void end_period(struct period *p, const char *what)
 {
+	unsigned __int128 slewed;
 	struct kvm_clock_data end = kvmclock_get(p->vm);
 	uint64_t passed = end.clock - p->begin.clock, most;
-	unsigned __int128 slewed = passed;
 
 	spread_add_pair(&p->spread, &end);
+	slewed = passed;
 	slewed *= max(p->slew, slew());
 	most = (passed >> 21) + (uint64_t)(slewed / 1000000 / 65536) + 3;
 	TEST_ASSERT(p->spread.high - p->spread.low <= (int64_t)most,
