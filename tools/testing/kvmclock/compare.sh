@@ -62,7 +62,7 @@ awk '
 			printf "%-50s  %-5s  %s\n", name[i], of(i, "stock"), of(i, "ours")
 			if (name[i] != test[i]) {
 				cases++
-				differ += of(i, "stock") != "ok"
+				differ += of(i, "stock") != "ok" && of(i, "stock") != "skip"
 				continue
 			}
 			fails += of(i, "ours") != "ok"

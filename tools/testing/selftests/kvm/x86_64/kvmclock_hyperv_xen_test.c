@@ -71,6 +71,7 @@ FIXTURE(kvmclock_hyperv) {
 
 FIXTURE_VARIANT(kvmclock_hyperv) {
 	unsigned int nr;
+	bool scaled;		/* by hardware, to another rate */
 };
 
 FIXTURE_VARIANT_ADD(kvmclock_hyperv, one_vcpu) {
@@ -81,16 +82,28 @@ FIXTURE_VARIANT_ADD(kvmclock_hyperv, two_vcpus) {
 	.nr = 2,
 };
 
+FIXTURE_VARIANT_ADD(kvmclock_hyperv, two_vcpus_scaled) {
+	.nr = 2,
+	.scaled = true,
+};
+
 FIXTURE_SETUP(kvmclock_hyperv)
 {
 	vm_vaddr_t gva;
+	unsigned long khz;
 	unsigned int i;
 
 	TEST_REQUIRE(kvm_has_cap(KVM_CAP_HYPERV_TIME));
+	if (variant->scaled && !kvm_has_cap(KVM_CAP_TSC_CONTROL))
+		SKIP(return, "no TSC scaling");
 
 	self->last = 0;
 	self->nr = variant->nr;
 	self->vm = vm_create(self->nr);
+	if (variant->scaled) {
+		khz = __vm_ioctl(self->vm, KVM_GET_TSC_KHZ, NULL);
+		vm_ioctl(self->vm, KVM_SET_TSC_KHZ, (void *)(khz / 7 * 5 + 1));
+	}
 	for (i = 0; i < self->nr; i++) {
 		kvmclock_vcpu_add(self->vm, &self->vcpu[i], i);
 		vcpu_set_hv_cpuid(self->vcpu[i].vcpu);
