@@ -37,10 +37,9 @@ bochs            bochs
 bochs-term       /usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so.0
 bochsbios        /usr/share/bochs/BIOS-bochs-latest
 vgabios          /usr/share/bochs/VGABIOS-lgpl-latest
-grub-common      grub-mkrescue
-grub-pc-bin      /usr/lib/grub/i386-pc/normal.mod
+grub-common      grub-mkimage
+grub-pc-bin      /usr/lib/grub/i386-pc/linux.mod
 xorriso          xorriso
-mtools           mformat
 "
 case $KERNEL_SRC in
 /usr/src/linux-source-6.12.tar.xz)
