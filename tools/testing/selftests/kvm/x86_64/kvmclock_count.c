@@ -61,6 +61,11 @@ static void make_vm(unsigned int nr_vcpus)
 	}
 }
 
+static void enter_first(void)
+{
+	kvmclock_enter(&kv[0]);
+}
+
 static void enter_all(void)
 {
 	unsigned int i;
@@ -69,7 +74,7 @@ static void enter_all(void)
 		kvmclock_enter(&kv[i]);
 }
 
-static uint64_t least(void (*what)(void))
+static uint64_t least_of(void (*what)(void))
 {
 	uint64_t begin, cycles, least = UINT64_MAX;
 	unsigned int i;
@@ -124,7 +129,10 @@ static uint64_t msr_write(void)
 	return least;
 }
 
-/* The last of @nr_vcpus starts; what that is to the others is part of it. */
+/*
+ * The last of @nr_vcpus starts: its first run, in which it enables its clock, and
+ * what that is to the others when they run next.
+ */
 static uint64_t start(unsigned int nr_vcpus)
 {
 	uint64_t begin, cycles, least = UINT64_MAX;
@@ -138,7 +146,8 @@ static uint64_t start(unsigned int nr_vcpus)
 		enable(&kv[nr], MSR_KVM_SYSTEM_TIME_NEW);
 		enter_all();
 		cycles = rdtsc() - begin;
-		least = min(least, cycles);
+		nr++;
+		least = min(least, cycles - least_of(enter_all));
 		kvm_vm_free(vm);
 	}
 	return least;
@@ -156,24 +165,26 @@ static void count(uint64_t cycles, const char *what, unsigned int nr_vcpus)
 
 int main(int argc, char *argv[])
 {
-	uint64_t none, entries;
+	uint64_t none, entry, entries;
 	unsigned int i;
 
 	kvmclock_require_host();
-	none = least(nothing);
+	none = least_of(nothing);
 
 	make_vm(1);
-	entries = least(enter_all);
-	count(least(get_clock) - none, "KVM_GET_CLOCK", 0);
-	count(least(update) - entries, "KVM_KVMCLOCK_CTRL and the page update", 0);
+	entries = least_of(enter_all);
+	count(least_of(get_clock) - none, "KVM_GET_CLOCK", 0);
+	count(least_of(update) - entries, "KVM_KVMCLOCK_CTRL and the page update", 0);
 	count(msr_write() - none, "guest's write of its system-time MSR", 0);
 	kvm_vm_free(vm);
 
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		make_vm(sizes[i]);
-		entries = least(enter_all);
-		count(least(set_clock) - entries, "KVM_SET_CLOCK and all updates", nr);
-		count(least(other_msr) - entries, "system-time MSR by its other number", nr);
+		entries = least_of(enter_all);
+		entry = least_of(enter_first);
+		count(least_of(set_clock) - entries, "KVM_SET_CLOCK and all updates", nr);
+		count(least_of(other_msr) - entries - entry,
+		      "system-time MSR by its other number", nr);
 		kvm_vm_free(vm);
 	}
 	for (i = 0; i < ARRAY_SIZE(sizes); i++)
