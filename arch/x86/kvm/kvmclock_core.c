@@ -1004,7 +1004,8 @@ static u64 kvmclock_line_hz(const struct kvmclock_line *line)
 
 /*
  * The line of a page, over the scaled TSC.  Errors:
- * -EINVAL: not a page's content, or a reference after the vCPU's TSC;
+ * -EINVAL: not a page's content, or a reference after the vCPU's TSC or out of
+ *	its reach;
  * -ENODATA: the VM has no line;
  * -ERANGE: the page's counter is at another rate.
  */
@@ -1039,8 +1040,9 @@ static int kvmclock_import(struct kvm_vcpu *vcpu, const struct pvclock_vcpu_time
 	if (!line->mul || abs_diff(kvmclock_line_hz(line), hz) > KVMCLOCK_IMPORT_HZ)
 		return -ERANGE;
 
+	/* Of the past, but not where a reader's shift drops bits: time would go back. */
 	delta = kvm_scale_tsc(rdtsc_ordered(), clock->ratio) - line->ref_tsc;
-	if ((s64)delta < 0)
+	if (delta >> (63 - max_t(s8, line->shift, 0)))
 		return -EINVAL;
 
 	return 0;

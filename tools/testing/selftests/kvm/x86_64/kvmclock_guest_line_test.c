@@ -165,12 +165,15 @@ TEST_F(kvmclock_guest_line, import)
 {
 	static const uint64_t times[] = { 0, 1, 1ULL << 32, 1ULL << 62, 1ULL << 63, -1ULL };
 	struct pvclock_vcpu_time_info line = self->first;
+	unsigned int shift = max(0, (int)line.tsc_shift);
 	struct kvmclock_vcpu *kv = self->vcpu;
 	unsigned int i;
+	int r;
 
 	for (i = 0; i < NR_LINES; i++) {
 		/* References of now, of long ago, and before TSC 0. */
-		line.tsc_timestamp = tsc_now(&kv[i % NR_VCPUS]) - (random_u64() >> (3 + i % 60));
+		line.tsc_timestamp = tsc_now(&kv[i % NR_VCPUS]) -
+				     (random_u64() >> (3 + shift + i % (60 - shift)));
 		line.system_time = i < ARRAY_SIZE(times) ? times[i] : random_u64();
 		line.tsc_to_system_mul = self->first.tsc_to_system_mul + random_u64() % 1001 - 500;
 
@@ -184,6 +187,11 @@ TEST_F(kvmclock_guest_line, import)
 		assert_stable(self, true);
 		TEST_ASSERT(!(kv[0].page->flags & PVCLOCK_GUEST_STOPPED), "flags imported");
 	}
+
+	/* Where a guest's shift is about to lose bits, its clock would go back. */
+	line.tsc_timestamp = tsc_now(&kv[0]) - (1ULL << (63 - shift));
+	r = __kvmclock_set_line(&kv[0], &line);
+	TEST_ASSERT(r == -EINVAL, "a reference out of reach: %d", r);
 }
 
 /* One import, one update: of all pages, by the first vCPU that runs. */
