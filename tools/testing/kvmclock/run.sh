@@ -48,6 +48,16 @@ explain()
 		!/: report: |^KTAP|^1\.\./ { line[n++] = $0 }' "$ktap"
 }
 
+# The kernel's first complaint with its trace: all that is left where only this
+# output is kept.
+complaint()
+{
+	awk -v splats="$splats" '
+		found || $0 ~ splats { found = 1; print "    " substr($0, 1, 110) }
+		found && (/end trace|<\/TASK>|end Kernel panic/ || ++n == 60) { exit }' \
+		"$results/console.log" | tr -cd '[:print:]\n'
+}
+
 # What a reader needs to judge these results, and to get them again.
 about()
 {
@@ -96,7 +106,7 @@ judge()
 	say "totals:  $passed passed, $failed failed, $skipped skipped, of ${planned:-no plan}"
 	explain
 	if grep -qE "$splats" "$results/console.log"; then
-		grep -nE "$splats" "$results/console.log" | head -n 5
+		complaint
 		verdict $EXIT_SPLAT "the kernel complained, see console.log"
 	fi
 	# Not if it was ended for its last word: see show().
