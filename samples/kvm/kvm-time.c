@@ -154,6 +154,8 @@ static int restore(const char *path, const struct way *way)
 	if (!file || fread(&saved, sizeof(saved), 1, file) != 1)
 		check(file ? -EIO : -errno, path);
 	fclose(file);
+	if (!saved.nr_vcpus || saved.nr_vcpus > KVM_TIME_MAX_VCPUS)
+		check(-EINVAL, path);
 
 	create_vm(&vm);
 	check(kvm_time_restore_rate(vm.fd, &saved), "KVM_SET_TSC_KHZ");

@@ -80,6 +80,7 @@ expect 2 bad_number SMP=two
 expect 2 number_out_of_range TIMEOUT=0
 expect 2 unwritable_folder O=/proc/build
 expect 2 folder_with_blank O="$work/a b"
+expect 2 folder_of_others O="$work"
 expect 2 missing_base KERNEL_SRC="$work/none" O="$work/o"
 expect 2 disk_full PATH="$work/df:$PATH" O="$work/o"
 expect 3 other_base KERNEL_SRC="$work/6.1" O="$work/o"

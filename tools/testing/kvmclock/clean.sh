@@ -8,12 +8,11 @@ set -u
 
 [ -d "$O" ] || exit 0
 open_output
-# Only a folder that the laboratory has filled is removed.
-if [ "${1-}" != all ]; then
-	rm -rf "$O"/kernel* "$O"/kvm-* "$O"/modules "$O"/tests* "$O"/log "$O"/plan \
-		"$O"/host "$O"/cd "$O"/cd.iso "$O"/*.cpio "$O"/*.cpio.* "$O"/distro/stage*
+if [ "${1-}" = all ]; then
+	rm -rf "$O"
 	exit 0
 fi
-rm -rf "$O"/linux* "$O"/results "$O"/distro "$O"/kernel* "$O"/kvm-* "$O"/modules \
-	"$O"/tests* "$O"/log "$O"/host "$O"/plan "$O"/arith* "$O"/cd "$O"/cd.iso "$O"/*.cpio "$O"/*.cpio.* "$O"/.lock
-rmdir "$O" 2>/dev/null || say "O=$O is kept, it holds files of others"
+# Kept: the trees and the packages, which take longest to get again, and the results.
+rm -rf "$O"/kernel* "$O"/kvm-* "$O"/modules "$O"/tests* "$O"/log "$O"/plan "$O"/host \
+	"$O"/arith* "$O"/cd "$O"/cd.iso "$O"/*.cpio "$O"/*.cpio.* "$O"/distro/stage* \
+	"$O"/check-build "$O"/series "$O"/mails
