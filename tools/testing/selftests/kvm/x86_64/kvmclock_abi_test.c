@@ -383,13 +383,6 @@ struct watch {
 	bool backwards;
 };
 
-static bool same_line(const struct pvclock_vcpu_time_info *a,
-		      const struct pvclock_vcpu_time_info *b)
-{
-	return a->tsc_timestamp == b->tsc_timestamp && a->system_time == b->system_time &&
-	       a->tsc_to_system_mul == b->tsc_to_system_mul && a->tsc_shift == b->tsc_shift;
-}
-
 /* Keeps each line that a reader that follows the protocol gets to see. */
 static void *watch_page(void *arg)
 {
@@ -400,7 +393,8 @@ static void *watch_page(void *arg)
 		copy = kvmclock_read_page(watch->page);
 		if ((int32_t)(copy.version - watch->version) < 0)
 			watch->backwards = true;
-		if ((!watch->nr_seen || !same_line(&copy, &watch->seen[watch->nr_seen - 1])) &&
+		if ((!watch->nr_seen ||
+		     !kvmclock_same_line(&copy, &watch->seen[watch->nr_seen - 1])) &&
 		    watch->nr_seen < ARRAY_SIZE(watch->seen))
 			watch->seen[watch->nr_seen++] = copy;
 		WRITE_ONCE(watch->version, copy.version);
@@ -432,7 +426,7 @@ TEST_F(kvmclock_abi, version_protocol)
 		kvmclock_enter(kv);
 		meant[i] = *kv->page;
 		assert_page_written(&meant[i]);
-		TEST_ASSERT(!same_line(&meant[i], &meant[i - 1]), "page not updated");
+		TEST_ASSERT(!kvmclock_same_line(&meant[i], &meant[i - 1]), "page not updated");
 
 		/* On a busy host the reader may sleep through all of it. */
 		while (i % 16 == 0 && READ_ONCE(watch.version) != meant[i].version)
@@ -444,7 +438,7 @@ TEST_F(kvmclock_abi, version_protocol)
 	TEST_ASSERT(!watch.backwards, "the version went backwards");
 	TEST_ASSERT(watch.nr_seen >= NR_LINES / 16, "reader saw %u lines", watch.nr_seen);
 	for (i = 0, j = 0; i < watch.nr_seen; i++) {
-		while (j < NR_LINES && !same_line(&watch.seen[i], &meant[j]))
+		while (j < NR_LINES && !kvmclock_same_line(&watch.seen[i], &meant[j]))
 			j++;
 		TEST_ASSERT(j < NR_LINES,
 			    "torn: version %u tsc_timestamp %lu system_time %lu mul %u shift %d",

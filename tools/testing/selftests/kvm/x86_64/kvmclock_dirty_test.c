@@ -137,16 +137,6 @@ static void assert_written(FIXTURE_DATA(kvmclock_dirty) * self, unsigned long ex
 		    expected);
 }
 
-static void enable_all(FIXTURE_DATA(kvmclock_dirty) * self)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_VCPUS; i++)
-		kvmclock_enable(&self->vcpu[i], MSR_KVM_SYSTEM_TIME_NEW);
-	for (i = 0; i < NR_VCPUS; i++)
-		kvmclock_enter(&self->vcpu[i]);
-}
-
 TEST_F(kvmclock_dirty, own_pages)
 {
 	unsigned int i;
@@ -177,7 +167,7 @@ TEST_F(kvmclock_dirty, others_pages)
 	uint64_t offset;
 	unsigned int i;
 
-	enable_all(self);
+	kvmclock_enable_all(self->vcpu, NR_VCPUS);
 	assert_written(self, ALL_VCPUS, "start");
 	offset = kvmclock_tsc_offset(&self->vcpu[0]);
 
@@ -207,7 +197,7 @@ TEST_F(kvmclock_dirty, logging_starts_late)
 	unsigned int i;
 
 	vm_mem_region_set_flags(self->vm, LOG_SLOT, 0);
-	enable_all(self);
+	kvmclock_enable_all(self->vcpu, NR_VCPUS);
 	TEST_ASSERT(collect_written(self) == ALL_VCPUS, "not all pages written");
 	vm_mem_region_set_flags(self->vm, LOG_SLOT, KVM_MEM_LOG_DIRTY_PAGES);
 

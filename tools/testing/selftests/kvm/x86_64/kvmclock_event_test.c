@@ -60,18 +60,6 @@ static struct watch {
 	uint32_t stable[NR_WATCHERS];	/* the stable bit of the last reading */
 } watch;
 
-static void raise_last(uint64_t now)
-{
-	uint64_t found, last = READ_ONCE(watch.last);
-
-	while (now > last) {
-		found = __sync_val_compare_and_swap(&watch.last, last, now);
-		if (found == last)
-			break;
-		last = found;
-	}
-}
-
 /*
  * Neither the TSC nor the clock goes back on this vCPU; with the stable bit the
  * clock is not behind what any vCPU had read before, stable or not.
@@ -80,7 +68,7 @@ static void guest_watch(struct kvmclock_mail *mail)
 {
 	struct pvclock_vcpu_time_info *page = mail->page_gva;
 	uint64_t tsc, now, last, own_tsc = 0, own = 0;
-	uint32_t id = mail->value, version;
+	uint32_t id = mail->value;
 	uint8_t flags;
 
 	/*
@@ -93,12 +81,7 @@ static void guest_watch(struct kvmclock_mail *mail)
 		last = READ_ONCE(watch.last);
 		/* What is read next is read after what it is compared with. */
 		mb();
-		do {
-			version = pvclock_read_begin(page);
-			tsc = rdtsc();
-			now = __pvclock_read_cycles(page, tsc);
-			flags = READ_ONCE(page->flags);
-		} while (pvclock_read_retry(page, version));
+		now = kvmclock_guest_read(page, &tsc, &flags);
 
 		__GUEST_ASSERT(tsc >= own_tsc, "vCPU %u: TSC %lu after %lu", id, tsc, own_tsc);
 		__GUEST_ASSERT(now >= own, "vCPU %u: %lu after %lu", id, now, own);
@@ -107,7 +90,7 @@ static void guest_watch(struct kvmclock_mail *mail)
 				       last);
 		own_tsc = tsc;
 		own = now;
-		raise_last(now);
+		kvmclock_raise(&watch.last, now);
 
 		if (flags & PVCLOCK_GUEST_STOPPED) {
 			page->flags &= ~PVCLOCK_GUEST_STOPPED;
@@ -133,13 +116,6 @@ struct event {
 FIXTURE(kvmclock_event) {
 	struct event event;
 };
-
-static void *run_until_done(void *kv)
-{
-	while (kvmclock_vcpu_run(((struct kvmclock_vcpu *)kv)->vcpu))
-		;
-	return NULL;
-}
 
 static void move_thread(pthread_t thread, unsigned int cpu)
 {
@@ -205,7 +181,7 @@ FIXTURE_SETUP(kvmclock_event)
 
 	kvmclock_enter(&ev->vcpu[UNLOADED]);
 	for (i = 0; i < NR_WATCHERS; i++) {
-		TEST_ASSERT(!pthread_create(&ev->thread[i], NULL, run_until_done,
+		TEST_ASSERT(!pthread_create(&ev->thread[i], NULL, kvmclock_run_until_done,
 					    &ev->vcpu[i]), "pthread_create() failed");
 		move_thread(ev->thread[i], i);
 	}

@@ -55,10 +55,7 @@ struct caller {
 
 static uint64_t random_u64(struct caller *c)
 {
-	c->state ^= c->state << 13;
-	c->state ^= c->state >> 7;
-	c->state ^= c->state << 17;
-	return c->state;
+	return kvmclock_random(&c->state);
 }
 
 static bool one_in(struct caller *c, unsigned int n)

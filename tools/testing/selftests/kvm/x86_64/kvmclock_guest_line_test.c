@@ -4,8 +4,6 @@
  * TSC.  What is imported is what everyone reads from then on, at every value of
  * that TSC; what can't be is refused, and nothing has happened.
  */
-#include <fcntl.h>
-#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,10 +14,9 @@
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
 #include "kvmclock.h"
+#include "kvmclock_host.h"
 #include "processor.h"
 #include "test_util.h"
-
-#define CLOCKSOURCE	"/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
 #define NR_VCPUS	3
 #define NR_LINES	300
@@ -31,10 +28,7 @@ static uint64_t random_state = 20261121;
 
 static uint64_t random_u64(void)
 {
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state;
+	return kvmclock_random(&random_state);
 }
 
 FIXTURE(kvmclock_guest_line) {
@@ -44,14 +38,6 @@ FIXTURE(kvmclock_guest_line) {
 	uint64_t hz;
 };
 
-static void enter_all(struct kvmclock_vcpu *kv)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_VCPUS; i++)
-		kvmclock_enter(&kv[i]);
-}
-
 FIXTURE_SETUP(kvmclock_guest_line)
 {
 	unsigned int i;
@@ -60,9 +46,7 @@ FIXTURE_SETUP(kvmclock_guest_line)
 	self->vm = vm_create(NR_VCPUS);
 	for (i = 0; i < NR_VCPUS; i++)
 		kvmclock_vcpu_add(self->vm, &self->vcpu[i], i);
-	for (i = 0; i < NR_VCPUS; i++)
-		kvmclock_enable(&self->vcpu[i], MSR_KVM_SYSTEM_TIME_NEW);
-	enter_all(self->vcpu);
+	kvmclock_enable_all(self->vcpu, NR_VCPUS);
 
 	self->first = kvmclock_get_line(&self->vcpu[0]);
 	khz = __vcpu_ioctl(self->vcpu[0].vcpu, KVM_GET_TSC_KHZ, NULL);
@@ -73,13 +57,6 @@ FIXTURE_SETUP(kvmclock_guest_line)
 FIXTURE_TEARDOWN(kvmclock_guest_line)
 {
 	kvm_vm_free(self->vm);
-}
-
-static bool same_line(const struct pvclock_vcpu_time_info *a,
-		      const struct pvclock_vcpu_time_info *b)
-{
-	return a->tsc_timestamp == b->tsc_timestamp && a->system_time == b->system_time &&
-	       a->tsc_to_system_mul == b->tsc_to_system_mul && a->tsc_shift == b->tsc_shift;
 }
 
 /* The page of each vCPU, the exported line and KVM_GET_CLOCK are this line. */
@@ -100,10 +77,10 @@ static void assert_everyone_has(FIXTURE_DATA(kvmclock_guest_line) * self,
 
 		got = kvmclock_get_line(&kv[i]);
 		page = kvmclock_read_page(kv[i].page);
-		TEST_ASSERT(same_line(&got, &want), "vCPU %u: another line exported after %s", i,
-			    by);
-		TEST_ASSERT(same_line(&page, &want), "vCPU %u: another line in its page after %s",
-			    i, by);
+		TEST_ASSERT(kvmclock_same_line(&got, &want),
+			    "vCPU %u: another line exported after %s", i, by);
+		TEST_ASSERT(kvmclock_same_line(&page, &want),
+			    "vCPU %u: another line in its page after %s", i, by);
 		TEST_ASSERT(page.flags == got.flags, "vCPU %u: flags 0x%x, exported 0x%x", i,
 			    page.flags, got.flags);
 
@@ -154,7 +131,7 @@ TEST_F(kvmclock_guest_line, export)
 	/* What is exported is accepted, and changes nothing. */
 	for (i = 0; i < NR_VCPUS; i++) {
 		kvmclock_set_line(&self->vcpu[i], &self->first);
-		enter_all(self->vcpu);
+		kvmclock_enter_all(self->vcpu, NR_VCPUS);
 		assert_everyone_has(self, &self->first, kvmclock_tsc_offset(&self->vcpu[0]),
 				    "a line of its own");
 		assert_stable(self, true);
@@ -182,7 +159,7 @@ TEST_F(kvmclock_guest_line, import)
 		line.flags = i % 4;
 
 		kvmclock_set_line(&kv[i % NR_VCPUS], &line);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		assert_everyone_has(self, &line, kvmclock_tsc_offset(&kv[0]), "an import");
 		assert_stable(self, true);
 		TEST_ASSERT(!(kv[0].page->flags & PVCLOCK_GUEST_STOPPED), "flags imported");
@@ -212,7 +189,8 @@ TEST_F(kvmclock_guest_line, all_pages_once)
 			TEST_ASSERT(kv[i].page->version == version[i] + 2,
 				    "vCPU %u: version %u after %u", i, kv[i].page->version,
 				    version[i]);
-			TEST_ASSERT(same_line(kv[i].page, &line), "vCPU %u: another line", i);
+			TEST_ASSERT(kvmclock_same_line(kv[i].page, &line),
+				    "vCPU %u: another line", i);
 		}
 	}
 }
@@ -232,13 +210,13 @@ TEST_F(kvmclock_guest_line, other_offsets)
 		line.system_time += 1 + random_u64() % NSEC_PER_SEC;
 		line.tsc_timestamp = tsc_now(&kv[1]) - random_u64() % self->hz;
 		kvmclock_set_line(&kv[1], &line);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		assert_everyone_has(self, &line, offset + steps[i], "an import over another TSC");
 		assert_stable(self, false);
 	}
 
 	kvmclock_set_tsc_offset(&kv[1], offset);
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	assert_everyone_has(self, &line, offset + steps[i - 1], "TSCs that are equal again");
 	assert_stable(self, true);
 }
@@ -258,7 +236,7 @@ static void assert_refused(FIXTURE_DATA(kvmclock_guest_line) * self,
 	r = __kvmclock_set_line(&kv[0], line);
 	TEST_ASSERT(r == -error, "%s: %s, %s expected", what, strerror(-r), strerror(error));
 
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	TEST_ASSERT(kvmclock_tsc_offset(&kv[0]) == offset, "%s: the TSC moved", what);
 	for (i = 0; i < NR_VCPUS; i++)
 		TEST_ASSERT(!memcmp(&before[i], kv[i].page, sizeof(before[i])),
@@ -347,7 +325,7 @@ TEST_F(kvmclock_guest_line, refusals)
 	kvmclock_set_line(&kv[0], &line);
 	line.tsc_timestamp = tsc_now(&kv[0]) - (1ULL << 62);
 	kvmclock_set_line(&kv[0], &line);
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	assert_everyone_has(self, &line, kvmclock_tsc_offset(&kv[0]), "what is just allowed");
 }
 
@@ -371,7 +349,7 @@ TEST_F(kvmclock_guest_line, software_tsc)
 
 	/* The others' is still there. */
 	line = kvmclock_get_line(&kv[1]);
-	TEST_ASSERT(same_line(&line, &self->first), "another line");
+	TEST_ASSERT(kvmclock_same_line(&line, &self->first), "another line");
 	kvmclock_set_line(&kv[1], &line);
 }
 
@@ -388,15 +366,15 @@ TEST_F(kvmclock_guest_line, slope_is_kept)
 	line = self->first;
 	line.tsc_to_system_mul--;
 	kvmclock_set_line(&kv[0], &line);
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	assert_everyone_has(self, &line, offset, "a truncated mul");
 
 	for (i = 0; i < 10; i++) {
 		kvmclock_force_update(&kv[0]);
 		kvmclock_set_tsc_offset(&kv[1], offset + 1 + i);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		kvmclock_set_tsc_offset(&kv[1], offset);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		assert_everyone_has(self, &line, offset, "updates");
 		assert_stable(self, true);
 	}
@@ -406,7 +384,7 @@ TEST_F(kvmclock_guest_line, slope_is_kept)
 		kvmclock_set(self->vm, i * NSEC_PER_SEC);
 		until = rdtsc();
 		line = kvmclock_get_line(&kv[0]);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		assert_everyone_has(self, &line, offset, "KVM_SET_CLOCK");
 		TEST_ASSERT(line.tsc_to_system_mul == self->first.tsc_to_system_mul - 1 &&
 			    line.tsc_shift == self->first.tsc_shift,
@@ -423,42 +401,20 @@ TEST_F(kvmclock_guest_line, slope_is_kept)
 	}
 }
 
-static char clocksource[32];
-
-static int set_clocksource(const char *name)
-{
-	int fd = open(CLOCKSOURCE, O_WRONLY);
-	int r = fd >= 0 && write(fd, name, strlen(name)) == (ssize_t)strlen(name) ? 0 : -1;
-
-	close(fd);
-	return r;
-}
-
-/* Also the way out of a case that fails. */
-static void give_back_clocksource(void)
-{
-	set_clocksource(clocksource);
-}
-
 TEST_F(kvmclock_guest_line, slope_survives_clocksource)
 {
 	struct kvmclock_vcpu *kv = self->vcpu;
 	struct pvclock_vcpu_time_info line = self->first;
-	FILE *file = fopen(CLOCKSOURCE, "r");
 	struct kvm_clock_data data, last = {};
 	unsigned int i;
 	int r;
-
-	TEST_ASSERT(file && fscanf(file, "%31s", clocksource) == 1, "no clocksource");
-	fclose(file);
-	atexit(give_back_clocksource);
 
 	line.tsc_to_system_mul -= 100;
 	kvmclock_set_line(&kv[0], &line);
 
 	for (i = 0; i < 3; i++) {
 		last = kvmclock_get(self->vm);
-		TEST_ASSERT(!set_clocksource("hpet"), "clocksource hpet: errno %d", errno);
+		write_file_ok(CLOCKSOURCE, other_clocksource());
 		do {
 			usleep(1000);
 			data = kvmclock_get(self->vm);
@@ -467,23 +423,23 @@ TEST_F(kvmclock_guest_line, slope_survives_clocksource)
 			last = data;
 		} while (data.flags & KVM_CLOCK_TSC_STABLE);
 
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		r = __vcpu_ioctl(kv[0].vcpu, KVM_GET_CLOCK_GUEST, &line) ? errno : 0;
 		TEST_ASSERT(r == ENODATA, "get: %s", strerror(r));
 		r = __kvmclock_set_line(&kv[0], &self->first);
 		TEST_ASSERT(r == -ENODATA, "set: %s", strerror(-r));
 
-		give_back_clocksource();
+		write_file_ok(CLOCKSOURCE, clocksource);
 		do {
 			usleep(1000);
-			enter_all(kv);
+			kvmclock_enter_all(kv, NR_VCPUS);
 			data = kvmclock_get(self->vm);
 			TEST_ASSERT(data.clock >= last.clock, "%llu after %llu", data.clock,
 				    last.clock);
 			last = data;
 		} while (!(data.flags & KVM_CLOCK_TSC_STABLE));
 
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		line = kvmclock_get_line(&kv[0]);
 		TEST_ASSERT(line.tsc_to_system_mul == self->first.tsc_to_system_mul - 100 &&
 			    line.tsc_shift == self->first.tsc_shift,
@@ -499,49 +455,21 @@ static uint64_t watch_last;
 
 static void guest_watch(struct kvmclock_mail *mail)
 {
-	struct pvclock_vcpu_time_info *page = mail->page_gva;
-	uint64_t now, last, found;
-	uint32_t version;
+	uint64_t now, last, tsc;
 	unsigned int i;
+	uint8_t flags;
 
 	for (;;) {
 		for (i = 0; i < 10; i++) {
 			last = READ_ONCE(watch_last);
 			/* What is read next is read after what it is compared with. */
 			mb();
-			do {
-				version = pvclock_read_begin(page);
-				now = __pvclock_read_cycles(page, rdtsc());
-			} while (pvclock_read_retry(page, version));
+			now = kvmclock_guest_read(mail->page_gva, &tsc, &flags);
 			__GUEST_ASSERT(now >= last, "%lu after %lu", now, last);
-
-			while (now > last) {
-				found = __sync_val_compare_and_swap(&watch_last, last, now);
-				if (found == last)
-					break;
-				last = found;
-			}
+			kvmclock_raise(&watch_last, now);
 		}
 		GUEST_SYNC(0);
 	}
-}
-
-struct runner {
-	struct kvmclock_vcpu kv;
-	pthread_t thread;
-	bool stop;
-};
-
-static void *run_until_stopped(void *arg)
-{
-	struct runner *runner = arg;
-
-	while (!READ_ONCE(runner->stop)) {
-		kvmclock_vcpu_run(runner->kv.vcpu);
-		/* A mutex is not fair: who holds it most of the time gets it. */
-		sched_yield();
-	}
-	return NULL;
 }
 
 /*
@@ -550,38 +478,30 @@ static void *run_until_stopped(void *arg)
  */
 TEST_F_TIMEOUT(kvmclock_guest_line, import_under_running_vcpus, 120)
 {
-	struct runner runner[NR_RUNNERS] = {};
+	struct kvmclock_runner runner[NR_RUNNERS] = {};
 	struct kvm_vm *vm = vm_create(NR_RUNNERS);
 	struct pvclock_vcpu_time_info line, got;
 	unsigned int i;
 
-	for (i = 0; i < NR_RUNNERS; i++) {
-		kvmclock_vcpu_add_running(vm, &runner[i].kv, i, guest_watch);
-		vcpu_set_msr(runner[i].kv.vcpu, MSR_KVM_SYSTEM_TIME_NEW,
-			     runner[i].kv.page_gpa | KVM_MSR_ENABLED);
-	}
+	kvmclock_runners_add(vm, runner, NR_RUNNERS, guest_watch);
 	line = kvmclock_get_line(&runner[0].kv);
-	for (i = 0; i < NR_RUNNERS; i++)
-		TEST_ASSERT(!pthread_create(&runner[i].thread, NULL, run_until_stopped,
-					    &runner[i]), "pthread_create() failed");
+	kvmclock_runners_start(runner, NR_RUNNERS);
 
 	for (i = 0; i < NR_RACES; i++) {
 		line.system_time += RACE_STEP_NS;
 		kvmclock_set_line(&runner[i % NR_RUNNERS].kv, &line);
 		got = kvmclock_get_line(&runner[random_u64() % NR_RUNNERS].kv);
-		TEST_ASSERT(same_line(&got, &line), "another line than the imported");
+		TEST_ASSERT(kvmclock_same_line(&got, &line), "another line than the imported");
 	}
 
-	for (i = 0; i < NR_RUNNERS; i++)
-		WRITE_ONCE(runner[i].stop, true);
-	for (i = 0; i < NR_RUNNERS; i++)
-		pthread_join(runner[i].thread, NULL);
+	kvmclock_runners_stop(runner, NR_RUNNERS);
 	for (i = 0; i < NR_RUNNERS; i++) {
 		got = kvmclock_read_page(runner[i].kv.page);
-		TEST_ASSERT(same_line(&got, &line) || kvmclock_vcpu_run(runner[i].kv.vcpu),
+		TEST_ASSERT(kvmclock_same_line(&got, &line) || kvmclock_vcpu_run(runner[i].kv.vcpu),
 			    "ended early");
 		got = kvmclock_read_page(runner[i].kv.page);
-		TEST_ASSERT(same_line(&got, &line), "vCPU %u: another line in its page", i);
+		TEST_ASSERT(kvmclock_same_line(&got, &line),
+			    "vCPU %u: another line in its page", i);
 	}
 	TEST_ASSERT(*(uint64_t *)addr_gva2hva(vm, (vm_vaddr_t)&watch_last), "nobody watched");
 	kvm_vm_free(vm);
@@ -589,6 +509,12 @@ TEST_F_TIMEOUT(kvmclock_guest_line, import_under_running_vcpus, 120)
 
 int main(int argc, char *argv[])
 {
+	struct guard guard;
+	int r;
+
 	kvmclock_require_host();
-	return test_harness_run(argc, argv);
+	guard = start_guard();
+	r = test_harness_run(argc, argv);
+	end_guard(&guard);
+	return r;
 }

@@ -52,14 +52,6 @@ static uint64_t guest_tsc_now(struct kvmclock_vcpu *kv)
 	return kvmclock_guest_tsc(kv, rdtsc());
 }
 
-static void enter_all(struct kvmclock_vcpu *kv, unsigned int nr)
-{
-	unsigned int i;
-
-	for (i = 0; i < nr; i++)
-		kvmclock_enter(&kv[i]);
-}
-
 FIXTURE(kvmclock_hyperv) {
 	struct kvm_vm *vm;
 	struct kvmclock_vcpu vcpu[NR_VCPUS];
@@ -117,7 +109,7 @@ FIXTURE_SETUP(kvmclock_hyperv)
 		kvmclock_enable(&self->vcpu[i], MSR_KVM_SYSTEM_TIME_NEW);
 	kvmclock_wrmsr(&self->vcpu[0], HV_X64_MSR_GUEST_OS_ID, 1ULL << 48);
 	kvmclock_wrmsr(&self->vcpu[0], HV_X64_MSR_REFERENCE_TSC, self->page_gpa | HV_ENABLE);
-	enter_all(self->vcpu, self->nr);
+	kvmclock_enter_all(self->vcpu, self->nr);
 }
 
 FIXTURE_TEARDOWN(kvmclock_hyperv)
@@ -201,7 +193,7 @@ TEST_F(kvmclock_hyperv, page)
 	/* The line did not move, and Hyper-V's page need not be written. */
 	for (i = 0; i < 10; i++) {
 		kvmclock_force_update(&kv[0]);
-		enter_all(kv, self->nr);
+		kvmclock_enter_all(kv, self->nr);
 		assert_hv_page(self, &kv[0], "a forced update");
 	}
 	TEST_ASSERT(before.scale == self->page->scale && before.offset == self->page->offset,
@@ -224,7 +216,7 @@ TEST_F(kvmclock_hyperv, set_clock)
 	for (i = 1; i < 10; i++) {
 		sequence = self->page->sequence;
 		kvmclock_set(self->vm, i * HOUR_NS);
-		enter_all(kv, self->nr);
+		kvmclock_enter_all(kv, self->nr);
 		assert_hv_page(self, &kv[0], "KVM_SET_CLOCK");
 		TEST_ASSERT(self->page->sequence != sequence, "sequence stays %u", sequence);
 	}
@@ -276,13 +268,13 @@ TEST_F(kvmclock_hyperv, stable_bit)
 		sequence = self->page->sequence;
 
 		kvmclock_set_tsc_offset(last, offset - (1000000ULL << i));
-		enter_all(kv, self->nr);
+		kvmclock_enter_all(kv, self->nr);
 		TEST_ASSERT(!self->page->sequence, "a TSC page for TSCs that differ");
 		assert_hv_counter(self, &kv[0], "the TSCs differ");
 		assert_hv_counter(self, last, "the TSCs differ");
 
 		kvmclock_set_tsc_offset(last, offset);
-		enter_all(kv, self->nr);
+		kvmclock_enter_all(kv, self->nr);
 		assert_hv_page(self, &kv[0], "the TSCs are equal again");
 		assert_hv_page(self, last, "the TSCs are equal again");
 		TEST_ASSERT(self->page->sequence != sequence,
@@ -339,7 +331,7 @@ FIXTURE_SETUP(kvmclock_xen)
 	}
 	for (i = 0; i < NR_VCPUS; i++)
 		kvmclock_enable(&self->vcpu[i], MSR_KVM_SYSTEM_TIME_NEW);
-	enter_all(self->vcpu, NR_VCPUS);
+	kvmclock_enter_all(self->vcpu, NR_VCPUS);
 }
 
 FIXTURE_TEARDOWN(kvmclock_xen)
@@ -388,25 +380,25 @@ TEST_F(kvmclock_xen, same_line)
 
 	for (i = 0; i < 10; i++) {
 		kvmclock_force_update(&kv[0]);
-		enter_all(kv, NR_VCPUS);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		assert_xen_follows(self, PVCLOCK_TSC_STABLE_BIT, "a forced update");
 
 		kvmclock_set_tsc_offset(&kv[1], offset + 12345);
-		enter_all(kv, NR_VCPUS);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		assert_xen_follows(self, 0, "another TSC offset");
 
 		kvmclock_call(&kv[1], KVMCLOCK_ADD_TSC, 0, -123456789ULL);
 		assert_xen_follows(self, 0, "a guest's write of its TSC");
 
 		kvmclock_set_tsc_offset(&kv[1], offset);
-		enter_all(kv, NR_VCPUS);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		assert_xen_follows(self, PVCLOCK_TSC_STABLE_BIT, "the old TSC offset");
 	}
 	moved = kvmclock_movement(&first, self->time[0], guest_tsc_now(&kv[0]));
 	TEST_ASSERT(!moved, "vcpu_time_info moved by %+ld ns", moved);
 
 	kvmclock_set(self->vm, HOUR_NS);
-	enter_all(kv, NR_VCPUS);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	assert_xen_follows(self, PVCLOCK_TSC_STABLE_BIT, "KVM_SET_CLOCK");
 	TEST_ASSERT(self->time[1]->system_time >= HOUR_NS, "KVM_SET_CLOCK did not reach Xen");
 }
@@ -423,7 +415,7 @@ TEST_F(kvmclock_xen, without_kvmclock)
 		kvmclock_wrmsr(&kv[i], MSR_KVM_SYSTEM_TIME_NEW, 0);
 	for (i = 1; i < 4; i++) {
 		kvmclock_set(self->vm, i * HOUR_NS);
-		enter_all(kv, NR_VCPUS);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		data = kvmclock_get(self->vm);
 		expected = kvmclock_at(self->time[1], kvmclock_guest_tsc(&kv[1], data.host_tsc));
 		TEST_ASSERT(data.clock == expected, "KVM_GET_CLOCK %llu, Xen's guest has %lu",
@@ -444,7 +436,7 @@ TEST_F(kvmclock_xen, guest_stopped)
 	for (i = 0; i < 3; i++) {
 		vcpu_ioctl(kv[0].vcpu, KVM_KVMCLOCK_CTRL, NULL);
 		assert_xen_follows(self, PVCLOCK_TSC_STABLE_BIT, "KVM_KVMCLOCK_CTRL, at once");
-		enter_all(kv, NR_VCPUS);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		TEST_ASSERT(kv[0].page->flags & PVCLOCK_GUEST_STOPPED, "not told");
 		assert_xen_follows(self, PVCLOCK_TSC_STABLE_BIT, "KVM_KVMCLOCK_CTRL");
 
@@ -466,16 +458,16 @@ TEST_F(kvmclock_xen, tsc_unstable)
 		    "the stable bit can't be hidden from Xen's guests");
 	for (i = 0; i < 3; i++) {
 		xen_config(self->vm, KVM_XEN_HVM_CONFIG_PVCLOCK_TSC_UNSTABLE);
-		enter_all(kv, NR_VCPUS);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		assert_xen_follows(self, 0, "PVCLOCK_TSC_UNSTABLE");
 		kvmclock_set(self->vm, HOUR_NS);
-		enter_all(kv, NR_VCPUS);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		assert_xen_follows(self, 0, "PVCLOCK_TSC_UNSTABLE and KVM_SET_CLOCK");
 		TEST_ASSERT(kv[0].page->flags & PVCLOCK_TSC_STABLE_BIT,
 			    "kvmclock lost its stable bit");
 
 		xen_config(self->vm, 0);
-		enter_all(kv, NR_VCPUS);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		assert_xen_follows(self, PVCLOCK_TSC_STABLE_BIT, "no PVCLOCK_TSC_UNSTABLE");
 	}
 }

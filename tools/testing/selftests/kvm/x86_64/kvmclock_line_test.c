@@ -57,17 +57,6 @@ FIXTURE_TEARDOWN(kvmclock_line)
 	kvm_vm_free(self->vm);
 }
 
-/* On the base the first write of vCPU 0 is an update too: not with this MSR. */
-static void enable_all(struct kvmclock_vcpu *kv, unsigned int nr)
-{
-	unsigned int i;
-
-	for (i = 0; i < nr; i++)
-		kvmclock_enable(&kv[i], MSR_KVM_SYSTEM_TIME_NEW);
-	for (i = 0; i < nr; i++)
-		kvmclock_enter(&kv[i]);
-}
-
 /* Pages of vCPUs whose TSCs differ agree if they do so at one host TSC. */
 static int64_t difference(struct kvmclock_vcpu *a, struct kvmclock_vcpu *b, uint64_t host_tsc)
 {
@@ -151,7 +140,7 @@ TEST_F(kvmclock_line, one_forced_update)
 	struct pvclock_vcpu_time_info before;
 	unsigned int i;
 
-	enable_all(kv, 1);
+	kvmclock_enable_all(kv, 1);
 	assert_stable(kv, true);
 
 	/* There and back: neither number of the MSR is a worse one. */
@@ -171,7 +160,7 @@ TEST_F(kvmclock_line, many_forced_updates)
 	struct pvclock_vcpu_time_info first, before;
 	unsigned int i;
 
-	enable_all(self->vcpu, 2);
+	kvmclock_enable_all(self->vcpu, 2);
 	first = *kv->page;
 
 	for (i = 0; i < NR_UPDATES; i++) {
@@ -193,7 +182,7 @@ TEST_F(kvmclock_line, offset_there_and_back)
 	uint64_t offset;
 	unsigned int i;
 
-	enable_all(kv, 2);
+	kvmclock_enable_all(kv, 2);
 	first[0] = *kv[0].page;
 	first[1] = *kv[1].page;
 	offset = kvmclock_tsc_offset(&kv[1]);
@@ -230,7 +219,7 @@ TEST_F(kvmclock_line, guest_writes_tsc)
 	struct pvclock_vcpu_time_info first;
 	unsigned int i;
 
-	enable_all(kv, 2);
+	kvmclock_enable_all(kv, 2);
 	first = *kv[0].page;
 	usleep(DRIFT_US);
 
@@ -289,7 +278,7 @@ TEST_F(kvmclock_line, hotplug)
 	pthread_t thread;
 	unsigned int i;
 
-	enable_all(self->vcpu, 2);
+	kvmclock_enable_all(self->vcpu, 2);
 	first = *self->vcpu[0].page;
 	TEST_ASSERT(!pthread_create(&thread, NULL, enter_until_stopped, &runner),
 		    "pthread_create() failed");
@@ -323,10 +312,11 @@ TEST_F(kvmclock_line, get_clock_before_first_run)
 		TEST_ASSERT(early[i].flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", early[i].flags);
 	}
 	usleep(DRIFT_US);
-	enable_all(self->vcpu, 2);
+	kvmclock_enable_all(self->vcpu, 2);
 	page = *self->vcpu[0].page;
 	for (i = 0; i < ARRAY_SIZE(early); i++) {
-		expected = kvmclock_at(&page, kvmclock_guest_tsc(&self->vcpu[0], early[i].host_tsc));
+		expected = kvmclock_at(&page,
+				       kvmclock_guest_tsc(&self->vcpu[0], early[i].host_tsc));
 		TEST_ASSERT(early[i].clock == expected, "%llu, the guest's line has %lu: %+ld ns",
 			    early[i].clock, expected, (int64_t)(early[i].clock - expected));
 	}
@@ -338,7 +328,7 @@ TEST_F(kvmclock_line, get_clock)
 	uint64_t offset;
 	unsigned int i;
 
-	enable_all(kv, 2);
+	kvmclock_enable_all(kv, 2);
 	assert_get_clock(self->vm, &kv[0]);
 	assert_get_clock(self->vm, &kv[1]);
 	usleep(DRIFT_US);
@@ -388,7 +378,7 @@ TEST_F(kvmclock_line, set_clock)
 	struct pvclock_vcpu_time_info page;
 	unsigned int i;
 
-	enable_all(kv, 2);
+	kvmclock_enable_all(kv, 2);
 	offset = kvmclock_tsc_offset(&kv[1]);
 	for (i = 0; i < 2 * ARRAY_SIZE(values); i++) {
 		uint64_t value = values[i / 2];
@@ -433,7 +423,7 @@ TEST_F(kvmclock_line, set_clock_pair)
 	int64_t error;
 	unsigned int i;
 
-	enable_all(self->vcpu, 1);
+	kvmclock_enable_all(self->vcpu, 1);
 	page = *self->vcpu[0].page;
 	for (i = 0; i < 200; i++) {
 		data = kvmclock_get(self->vm);
@@ -468,7 +458,7 @@ TEST_F(kvmclock_line, set_clock_never_back)
 	uint64_t since, until;
 	unsigned int i;
 
-	enable_all(kv, 2);
+	kvmclock_enable_all(kv, 2);
 	for (i = 0; i < ARRAY_SIZE(ahead); i++) {
 		data = kvmclock_get(self->vm);
 		data.flags = KVM_CLOCK_REALTIME;
@@ -497,7 +487,7 @@ TEST_F(kvmclock_line, set_clock_with_requests_pending)
 	unsigned int i, reason;
 	uint64_t offset, expected;
 
-	enable_all(kv, 2);
+	kvmclock_enable_all(kv, 2);
 	offset = kvmclock_tsc_offset(&kv[1]);
 
 	for (reason = 0; reason < NR_REASONS; reason++) {
@@ -563,7 +553,7 @@ TEST_F(kvmclock_line, set_clock_before_first_run)
 
 	/* What was said after the last one is what the guest has. */
 	usleep(DRIFT_US);
-	enable_all(self->vcpu, 2);
+	kvmclock_enable_all(self->vcpu, 2);
 	page = *self->vcpu[1].page;
 	i = ARRAY_SIZE(data) - 1;
 	expected = kvmclock_at(&page, kvmclock_guest_tsc(&self->vcpu[1], data[i].host_tsc));
@@ -586,7 +576,7 @@ TEST_F(kvmclock_line, other_rate)
 	int r;
 
 	TEST_ASSERT((long)host_khz > 0, "no TSC rate");
-	enable_all(kv, 2);
+	kvmclock_enable_all(kv, 2);
 	first = *kv[0].page;
 
 	for (i = 0; i < 2; i++) {
@@ -624,20 +614,6 @@ struct relay {
 
 static struct relay relay;
 
-/* What a guest kernel does: the time, and whether others' are comparable. */
-static uint64_t guest_read_clock(struct pvclock_vcpu_time_info *page, uint8_t *flags)
-{
-	uint32_t version;
-	uint64_t now;
-
-	do {
-		version = pvclock_read_begin(page);
-		now = __pvclock_read_cycles(page, rdtsc());
-		*flags = READ_ONCE(page->flags);
-	} while (pvclock_read_retry(page, version));
-	return now;
-}
-
 /*
  * The vCPUs read the clock in turn, each no earlier than the one before; while
  * it waits each looks whether its own goes backwards. vCPU 0 forces an update
@@ -647,12 +623,12 @@ static void guest_relay(struct kvmclock_mail *mail)
 {
 	struct pvclock_vcpu_time_info *page = mail->page_gva;
 	uint32_t id = mail->value, updates = 0, turn;
-	uint64_t now, own = 0, gpa_enabled;
+	uint64_t now, tsc, own = 0, gpa_enabled;
 	uint8_t flags;
 
 	gpa_enabled = rdmsr(MSR_KVM_SYSTEM_TIME_NEW);
 	for (;;) {
-		now = guest_read_clock(page, &flags);
+		now = kvmclock_guest_read(page, &tsc, &flags);
 		__GUEST_ASSERT(now >= own, "vCPU %u: %lu after %lu", id, now, own);
 		own = now;
 
@@ -666,7 +642,7 @@ static void guest_relay(struct kvmclock_mail *mail)
 
 		/* Pairs with wmb(): the turn comes after what it hands over. */
 		rmb();
-		now = guest_read_clock(page, &flags);
+		now = kvmclock_guest_read(page, &tsc, &flags);
 		__GUEST_ASSERT(now >= own, "vCPU %u: %lu after %lu", id, now, own);
 		own = now;
 		if (flags & PVCLOCK_TSC_STABLE_BIT)
@@ -798,7 +774,7 @@ static int print_report(void)
 	unsigned int i;
 
 	kvmclock_vcpu_add(vm, &kv, 0);
-	enable_all(&kv, 1);
+	kvmclock_enable_all(&kv, 1);
 	first = *kv.page;
 	usleep(DRIFT_US);
 

@@ -75,35 +75,16 @@ static struct race {
 	struct seen seen[MAX_VCPUS];
 } race;
 
-static void raise_last(uint64_t *highest, uint64_t now)
-{
-	uint64_t found, last = READ_ONCE(*highest);
-
-	while (now > last) {
-		found = __sync_val_compare_and_swap(highest, last, now);
-		if (found == last)
-			break;
-		last = found;
-	}
-}
-
 static void guest_read(struct kvmclock_mail *mail, uint32_t id, uint64_t *own)
 {
-	struct pvclock_vcpu_time_info *page = mail->page_gva;
 	struct seen *seen = &race.seen[id];
 	uint64_t tsc, now, last;
-	uint32_t version;
 	uint8_t flags;
 
 	last = READ_ONCE(race.last);
 	/* What is read next is read after what it is compared with. */
 	mb();
-	do {
-		version = pvclock_read_begin(page);
-		tsc = rdtsc();
-		now = __pvclock_read_cycles(page, tsc);
-		flags = READ_ONCE(page->flags);
-	} while (pvclock_read_retry(page, version));
+	now = kvmclock_guest_read(mail->page_gva, &tsc, &flags);
 
 	__GUEST_ASSERT(now >= *own, "vCPU %u: %lu after %lu, by %lu", id, now, *own, *own - now);
 	if (flags & PVCLOCK_TSC_STABLE_BIT) {
@@ -114,7 +95,7 @@ static void guest_read(struct kvmclock_mail *mail, uint32_t id, uint64_t *own)
 		seen->unstable++;
 	}
 	*own = now;
-	raise_last(&race.last, now);
+	kvmclock_raise(&race.last, now);
 	seen->tsc = tsc;
 	seen->now = now;
 }
@@ -360,7 +341,7 @@ static struct kvm_clock_data get_comparable(SELF *self)
 	if (data.flags & KVM_CLOCK_TSC_STABLE) {
 		TEST_ASSERT(data.clock >= last, "KVM_GET_CLOCK: %llu after a guest's %lu, by %llu",
 			    data.clock, last, last - data.clock);
-		raise_last(&self->race->last, data.clock);
+		kvmclock_raise(&self->race->last, data.clock);
 	}
 	return data;
 }

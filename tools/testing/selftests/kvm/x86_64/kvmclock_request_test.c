@@ -135,14 +135,6 @@ FIXTURE(kvmclock_request) {
 	struct kvmclock_vcpu vcpu[NR_VCPUS];
 };
 
-static void enter_all(struct kvmclock_vcpu *kv)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_VCPUS; i++)
-		kvmclock_enter(&kv[i]);
-}
-
 /* Nothing is left over from the start when a case begins. */
 FIXTURE_SETUP(kvmclock_request)
 {
@@ -155,7 +147,7 @@ FIXTURE_SETUP(kvmclock_request)
 	for (i = 0; i < NR_VCPUS; i++)
 		kvmclock_enable(&self->vcpu[i], MSR_KVM_SYSTEM_TIME_NEW);
 	usleep(REPEATED_US);
-	enter_all(self->vcpu);
+	kvmclock_enter_all(self->vcpu, NR_VCPUS);
 }
 
 FIXTURE_TEARDOWN(kvmclock_request)
@@ -275,9 +267,9 @@ TEST_F(kvmclock_request, system_time_msr)
 		for (m = 0; m < 2 * ARRAY_SIZE(msrs); m++) {
 			count_from_here();
 			kvmclock_enable(&kv[i], msrs[m / 2]);
-			enter_all(kv);
+			kvmclock_enter_all(kv, NR_VCPUS);
 			usleep(REPEATED_US / 2);
-			enter_all(kv);
+			kvmclock_enter_all(kv, NR_VCPUS);
 			counts = count_to_here();
 			assert_counts(&counts, 0, 1, "system time MSR");
 			TEST_ASSERT(counts.page[i] == 1, "the page of another vCPU");
@@ -286,9 +278,9 @@ TEST_F(kvmclock_request, system_time_msr)
 
 	count_from_here();
 	vcpu_set_msr(kv[1].vcpu, MSR_KVM_SYSTEM_TIME_NEW, kv[1].page_gpa | KVM_MSR_ENABLED);
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	usleep(REPEATED_US);
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	counts = count_to_here();
 	assert_counts(&counts, 0, 1, "system time MSR by the host");
 	TEST_ASSERT(counts.page[1] == 1, "the page of another vCPU");
@@ -297,9 +289,9 @@ TEST_F(kvmclock_request, system_time_msr)
 	kvmclock_rdmsr(&kv[1], MSR_KVM_SYSTEM_TIME_NEW);
 	kvmclock_wrmsr(&kv[1], MSR_KVM_SYSTEM_TIME_NEW, kv[1].page_gpa);
 	kvmclock_wrmsr(&kv[2], MSR_KVM_SYSTEM_TIME_NEW, (kv[2].page_gpa + 2) | KVM_MSR_ENABLED);
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	usleep(REPEATED_US);
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	counts = count_to_here();
 	assert_counts(&counts, 0, 0, "a read, a disable and a bad address");
 }
@@ -322,10 +314,10 @@ TEST_F(kvmclock_request, set_clock)
 		assert_counts(&counts, 1, 0, "KVM_SET_CLOCK, nobody in the guest");
 
 		count_from_here();
-		enter_all(kv);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		usleep(REPEATED_US / 2);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		counts = count_to_here();
 		assert_each_page_once(&counts, NR_VCPUS, "KVM_SET_CLOCK");
 		assert_counts(&counts, 0, NR_VCPUS, "vCPUs after KVM_SET_CLOCK");
@@ -335,8 +327,8 @@ TEST_F(kvmclock_request, set_clock)
 	count_from_here();
 	kvmclock_set(self->vm, HOUR_NS);
 	kvmclock_set(self->vm, 2 * HOUR_NS);
-	enter_all(kv);
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	counts = count_to_here();
 	assert_counts(&counts, 2, NR_VCPUS, "KVM_SET_CLOCK twice");
 	assert_each_page_once(&counts, NR_VCPUS, "KVM_SET_CLOCK twice");
@@ -347,9 +339,9 @@ TEST_F(kvmclock_request, set_clock)
 	TEST_ASSERT(__vm_ioctl(self->vm, KVM_SET_CLOCK, &data) == -1, "bad flag taken");
 	for (i = 0; i < 100; i++)
 		kvmclock_get(self->vm);
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	usleep(REPEATED_US);
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	counts = count_to_here();
 	assert_counts(&counts, 0, 0, "a refused KVM_SET_CLOCK, and KVM_GET_CLOCK");
 }
@@ -382,35 +374,35 @@ TEST_F(kvmclock_request, tsc_write)
 	for (i = 0; i < 2; i++) {
 		count_from_here();
 		kvmclock_set_tsc_offset(&kv[1], offset + 12345);
-		enter_all(kv);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		counts = count_to_here();
 		assert_stable_bit_change(&counts, 1, "another TSC offset");
 
 		/* Unequal as they are, the others need not know. */
 		count_from_here();
 		kvmclock_set_tsc_offset(&kv[1], offset + 1234567);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		usleep(REPEATED_US);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		counts = count_to_here();
 		assert_counts(&counts, 0, 1, "yet another TSC offset");
 		TEST_ASSERT(counts.page[1] == 1, "the page of another vCPU");
 
 		count_from_here();
 		kvmclock_call(&kv[1], KVMCLOCK_ADD_TSC, 0, -1000000ULL);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		usleep(REPEATED_US);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		counts = count_to_here();
 		assert_counts(&counts, 0, 1, "the guest's write of MSR_IA32_TSC");
 		TEST_ASSERT(counts.page[1] == 1, "the page of another vCPU");
 
 		count_from_here();
 		kvmclock_set_tsc_offset(&kv[1], offset);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		usleep(REPEATED_US);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		counts = count_to_here();
 		assert_stable_bit_change(&counts, 1, "the old TSC offset");
 
@@ -418,9 +410,9 @@ TEST_F(kvmclock_request, tsc_write)
 		count_from_here();
 		kvmclock_set_tsc_offset(&kv[1], offset);
 		vcpu_set_msr(kv[1].vcpu, MSR_IA32_TSC, 0);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		usleep(REPEATED_US);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		counts = count_to_here();
 		TEST_ASSERT(!counts.changes, "the same TSC offset: %u changes", counts.changes);
 		TEST_ASSERT(counts.page[1] == counts.pages && counts.pages <= 1,
@@ -442,9 +434,9 @@ TEST_F(kvmclock_request, guest_stopped)
 	TEST_ASSERT(counts.page[1] == 1, "the page of another vCPU");
 
 	count_from_here();
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	usleep(REPEATED_US);
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	counts = count_to_here();
 	TEST_ASSERT(!counts.changes && counts.pages <= 1 && counts.pages == counts.page[1],
 		    "KVM_KVMCLOCK_CTRL, later: %u changes, %u pages", counts.changes,
@@ -463,13 +455,6 @@ static void guest_busy(struct kvmclock_mail *mail)
 	while (!READ_ONCE(guest_stop))
 		mail->value = __pvclock_read_cycles(mail->page_gva, rdtsc());
 	GUEST_DONE();
-}
-
-static void *run_until_done(void *kv)
-{
-	while (kvmclock_vcpu_run(((struct kvmclock_vcpu *)kv)->vcpu))
-		;
-	return NULL;
 }
 
 /* Moves a thread to the next CPU of those that are allowed. */
@@ -510,7 +495,7 @@ TEST_F_TIMEOUT(kvmclock_request, steady_state, 1000)
 			     busy[i].page_gpa | KVM_MSR_ENABLED);
 	}
 	for (i = 0; i < ARRAY_SIZE(busy); i++)
-		TEST_ASSERT(!pthread_create(&thread[i], NULL, run_until_done, &busy[i]),
+		TEST_ASSERT(!pthread_create(&thread[i], NULL, kvmclock_run_until_done, &busy[i]),
 			    "pthread_create() failed");
 	for (i = 0; i < ARRAY_SIZE(busy); i++) {
 		while (!READ_ONCE(busy[i].mail->value))

@@ -96,14 +96,6 @@ FIXTURE_VARIANT_ADD(kvmclock_scaling, highest) { .limit = &highest_khz };
 /* The last one, as the base locks up. */
 FIXTURE_VARIANT_ADD(kvmclock_scaling, lowest) { .limit = &lowest_khz };
 
-static void enter_all(struct kvmclock_vcpu *kv)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_VCPUS; i++)
-		kvmclock_enter(&kv[i]);
-}
-
 FIXTURE_SETUP(kvmclock_scaling)
 {
 	uint64_t khz = variant->limit ? *variant->limit :
@@ -127,7 +119,7 @@ FIXTURE_SETUP(kvmclock_scaling)
 	vcpu_set_hv_cpuid(self->vcpu[0].vcpu);
 	for (i = 0; i < NR_VCPUS; i++)
 		kvmclock_enable(&self->vcpu[i], MSR_KVM_SYSTEM_TIME_NEW);
-	enter_all(self->vcpu);
+	kvmclock_enter_all(self->vcpu, NR_VCPUS);
 }
 
 FIXTURE_TEARDOWN(kvmclock_scaling)
@@ -240,7 +232,7 @@ TEST_F(kvmclock_scaling, get_clock)
 
 	kvmclock_set(self->vm, 1ULL << 60);
 	data = kvmclock_get(self->vm);
-	enter_all(self->vcpu);
+	kvmclock_enter_all(self->vcpu, NR_VCPUS);
 	assert_one_clock(self->vm, self->vcpu, "after KVM_SET_CLOCK");
 	TEST_ASSERT(data.clock == clock_at(&self->vcpu[0], data.host_tsc),
 		    "KVM_GET_CLOCK after KVM_SET_CLOCK: %+ld ns before the guest ran",
@@ -271,7 +263,8 @@ TEST_F(kvmclock_scaling, wall_clock)
 	kvmclock_wrmsr(kv, MSR_KVM_WALL_CLOCK_NEW, addr_gva2gpa(self->vm, gva));
 	after = guest_epoch_ns(self->vm, kv);
 	epoch = wall->sec * NSEC_PER_SEC + wall->nsec;
-	TEST_ASSERT(epoch >= min(before, after) - cycle_ns && epoch <= max(before, after) + cycle_ns,
+	TEST_ASSERT(epoch >= min(before, after) - cycle_ns &&
+		    epoch <= max(before, after) + cycle_ns,
 		    "the epoch is off by %+ld to %+ld ns, with cycles of %ld ns", epoch - before,
 		    epoch - after, cycle_ns);
 }
@@ -458,18 +451,19 @@ TEST_F(kvmclock_scaling, vcpus_change_in_turn)
 		for (i = 0; i < NR_VCPUS; i++) {
 			uint64_t last = clock_at(&kv[i], rdtsc());
 			uint64_t now, tsc;
-			int64_t off;
+			int64_t off, late;
 
 			r = set_vcpu_khz(&kv[i], rates[round]);
 			TEST_ASSERT(!r, "vCPU %u, %lu kHz: errno %d", i, rates[round], errno);
-			enter_all(kv);
+			kvmclock_enter_all(kv, NR_VCPUS);
 			assert_stable(&kv[0], i == NR_VCPUS - 1, "while rates change");
 
 			tsc = rdtsc();
 			now = clock_at(&kv[i], tsc);
 			TEST_ASSERT(now >= last, "vCPU %u: %lu after %lu", i, now, last);
 			off = now - view_clock(&first, tsc);
-			TEST_ASSERT(llabs(off) <= (int64_t)(cycle_ns + 2 + (tsc - begin) / host_khz),
+			late = cycle_ns + 2 + (tsc - begin) / host_khz;
+			TEST_ASSERT(llabs(off) <= late,
 				    "vCPU %u: %+ld ns from the line of before", i, off);
 		}
 		assert_rate(&kv[0], rates[round]);
@@ -500,7 +494,7 @@ TEST_F(kvmclock_scaling, refused)
 		r = set_vcpu_khz(&kv[0], refused[i]);
 		TEST_ASSERT(r == -1 && errno == EINVAL, "%lu kHz on a vCPU: %d, errno %d",
 			    refused[i], r, errno);
-		enter_all(kv);
+		kvmclock_enter_all(kv, NR_VCPUS);
 		assert_unmoved(&kv[0], &before, "a refused rate");
 		assert_stable(&kv[0], true, "after a refused rate");
 		TEST_ASSERT(kvmclock_tsc_offset(&kv[0]) == offset, "its TSC moved");

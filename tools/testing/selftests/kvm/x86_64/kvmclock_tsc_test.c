@@ -99,14 +99,6 @@ static void assert_clock_is_guests(struct kvm_vm *vm, struct kvmclock_vcpu *kv, 
 		    after, data.clock, kv->vcpu->id, guest, (int64_t)(data.clock - guest));
 }
 
-static void enter_all(struct kvmclock_vcpu *kv)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_VCPUS; i++)
-		kvmclock_enter(&kv[i]);
-}
-
 /* What must hold after any write to the TSC of vCPU WRITER. */
 static void assert_nobody_noticed(FIXTURE_DATA(kvmclock_tsc) * self, const char *by)
 {
@@ -118,7 +110,7 @@ static void assert_nobody_noticed(FIXTURE_DATA(kvmclock_tsc) * self, const char 
 	assert_same_line(&kv[WRITER], &self->first[WRITER], self->offset, by);
 	assert_stable(&kv[WRITER], same, by);
 
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	for (i = 0; i < NR_VCPUS; i++) {
 		assert_same_line(&kv[i], &self->first[i], self->offset, by);
 		assert_stable(&kv[i], same, by);
@@ -305,7 +297,7 @@ TEST_F(kvmclock_tsc, host_writes_tsc)
 	value = tsc_of(writer) - second / 2;
 	host_writes_tsc(&kv[2], value, &before, &after);
 	assert_joined(&kv[2], writer, "half a second behind the new");
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	assert_stable(&kv[0], true, "all three");
 	assert_stable(&kv[2], true, "all three");
 	self->offset = kvmclock_tsc_offset(writer);
@@ -318,7 +310,7 @@ TEST_F(kvmclock_tsc, host_writes_tsc)
 	assert_joined(&kv[0], writer, "0 joins the new");
 	host_writes_tsc(&kv[2], 0, &before, &after);
 	assert_joined(&kv[2], writer, "0 joins the new");
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	assert_stable(&kv[0], true, "0 on all");
 	assert_clock_is_guests(self->vm, &kv[0], "0 on all");
 	assert_clock_is_guests(self->vm, writer, "0 on all");
@@ -352,7 +344,7 @@ static void assert_refused(FIXTURE_DATA(kvmclock_tsc) * self, unsigned long khz)
 	r = __vm_ioctl(self->vm, KVM_SET_TSC_KHZ, (void *)khz);
 	TEST_ASSERT(r == -1 && errno == EINVAL, "%lu kHz on a VM: %d, errno %d", khz, r, errno);
 
-	enter_all(kv);
+	kvmclock_enter_all(kv, NR_VCPUS);
 	for (i = 0; i < NR_VCPUS; i++) {
 		page = kvmclock_read_page(kv[i].page);
 		TEST_ASSERT(!memcmp(&page, &self->first[i], sizeof(page)),
@@ -389,13 +381,6 @@ static int64_t raw_ns(void)
 	return ts.tv_sec * (int64_t)NSEC_PER_SEC + ts.tv_nsec;
 }
 
-static uint64_t cycles_in(int64_t ns, unsigned long khz)
-{
-	unsigned __int128 product = ns;
-
-	return product * khz / 1000000;
-}
-
 /*
  * A guest that is faster than its host: where no hardware scales the TSC, KVM
  * moves it forward at each entry to where CLOCK_MONOTONIC_RAW says it should
@@ -429,8 +414,8 @@ TEST_F(kvmclock_tsc, faster_than_the_host)
 		raw[1] = raw_ns();
 
 		TEST_ASSERT(tsc >= last, "TSC %lu after %lu", tsc, last);
-		least = cycles_in(raw[0] - raw_first[1], khz);
-		most = cycles_in(raw[1] - raw_first[0], khz);
+		least = kvmclock_cycles_in(raw[0] - raw_first[1], khz);
+		most = kvmclock_cycles_in(raw[1] - raw_first[0], khz);
 		least -= (least >> 22) + 4;
 		most += (most >> 22) + 4;
 		TEST_ASSERT(tsc - first >= least && tsc - first <= most,

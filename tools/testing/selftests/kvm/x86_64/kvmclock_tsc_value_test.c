@@ -7,8 +7,6 @@
  * equality: to the cycle and to the nanosecond, however slow the machine is.
  * With "--report" the test says in words what each way to restore leaves behind.
  */
-#include <fcntl.h>
-#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,10 +17,9 @@
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
 #include "kvmclock.h"
+#include "kvmclock_host.h"
 #include "processor.h"
 #include "test_util.h"
-
-#define CLOCKSOURCE	"/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
 #define HOUR_NS		(3600 * NSEC_PER_SEC)
 
@@ -41,10 +38,7 @@ static uint64_t random_state = 20261121;
 
 static uint64_t random_u64(void)
 {
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state;
+	return kvmclock_random(&random_state);
 }
 
 static void shuffle(unsigned int *order, unsigned int nr)
@@ -99,13 +93,6 @@ static struct pvclock_vcpu_time_info scaled_line(struct kvmclock_vcpu *kv)
 	return line;
 }
 
-static bool same_line(const struct pvclock_vcpu_time_info *a,
-		      const struct pvclock_vcpu_time_info *b)
-{
-	return a->tsc_timestamp == b->tsc_timestamp && a->system_time == b->system_time &&
-	       a->tsc_to_system_mul == b->tsc_to_system_mul && a->tsc_shift == b->tsc_shift;
-}
-
 static bool is_stable(const struct pvclock_vcpu_time_info *line)
 {
 	return line->flags & PVCLOCK_TSC_STABLE_BIT;
@@ -140,23 +127,14 @@ FIXTURE_TEARDOWN(kvmclock_tsc_value)
 	kvm_vm_free(self->vm);
 }
 
-static void enable_all(struct kvmclock_vcpu *kv, unsigned int nr)
-{
-	unsigned int i;
-
-	for (i = 0; i < nr; i++)
-		kvmclock_enable(&kv[i], MSR_KVM_SYSTEM_TIME_NEW);
-	for (i = 0; i < nr; i++)
-		kvmclock_enter(&kv[i]);
-}
-
 /* All of the vCPU's clock: the line, whose slope is @old's, is where it was. */
 static void assert_line_unmoved(struct kvmclock_vcpu *kv, const struct pvclock_vcpu_time_info *old,
 				const char *by)
 {
 	struct pvclock_vcpu_time_info now = scaled_line(kv);
 
-	TEST_ASSERT(same_line(&now, old), "vCPU %u: another line by %s: at %lu %lu, was at %lu %lu",
+	TEST_ASSERT(kvmclock_same_line(&now, old),
+		    "vCPU %u: another line by %s: at %lu %lu, was at %lu %lu",
 		    kv->vcpu->id, by, (uint64_t)now.tsc_timestamp, (uint64_t)now.system_time,
 		    (uint64_t)old->tsc_timestamp, (uint64_t)old->system_time);
 }
@@ -212,7 +190,7 @@ TEST_F(kvmclock_tsc_value, one_instant)
 	kvmclock_set_tsc_offset(&kv[1], kvmclock_tsc_offset(&kv[0]) + 12345);
 	assert_one_instant(&kv[1]);
 
-	enable_all(kv, 2);
+	kvmclock_enable_all(kv, 2);
 	for (i = 0; i < 2; i++) {
 		assert_one_instant(&kv[i]);
 		value = kvmclock_get_value(&kv[i]);
@@ -303,7 +281,7 @@ TEST_F(kvmclock_tsc_value, own_pair_changes_nothing)
 	struct pvclock_vcpu_time_info line;
 	unsigned int i;
 
-	enable_all(kv, 2);
+	kvmclock_enable_all(kv, 2);
 	for (i = 0; i < NR_PAIRS; i++) {
 		value[i] = kvmclock_get_value(&kv[i % 2]);
 		usleep(random_u64() % 200);
@@ -332,7 +310,7 @@ TEST_F(kvmclock_tsc_value, no_guess)
 	uint64_t offset;
 	unsigned int i;
 
-	enable_all(kv, 2);
+	kvmclock_enable_all(kv, 2);
 
 	/* From now on the rule of one second is in force. */
 	vcpu_set_msr(kv[0].vcpu, MSR_IA32_TSC, 1ULL << 40);
@@ -451,7 +429,7 @@ TEST_F(kvmclock_tsc_value, errors)
 	void *nowhere = (void *)0x1000;
 	unsigned int i;
 
-	enable_all(kv, 2);
+	kvmclock_enable_all(kv, 2);
 	TEST_ASSERT(kvm_check_cap(KVM_CAP_CLOCK_GUEST), "no capability");
 
 	good = kvmclock_get_value(&kv[1]);
@@ -496,38 +474,16 @@ TEST_F(kvmclock_tsc_value, errors)
 	assert_offset(&kv[1], kvmclock_tsc_offset(&kv[0]) + 1000, "the good one at last");
 }
 
-static char clocksource[32];
-
-static int set_clocksource(const char *name)
-{
-	int fd = open(CLOCKSOURCE, O_WRONLY);
-	int r = fd >= 0 && write(fd, name, strlen(name)) == (ssize_t)strlen(name) ? 0 : -1;
-
-	close(fd);
-	return r;
-}
-
-/* Also the way out of a case that fails. */
-static void give_back_clocksource(void)
-{
-	set_clocksource(clocksource);
-}
-
 /* A host that doesn't keep time by its TSC has no line: nothing to be had. */
 TEST_F(kvmclock_tsc_value, no_master_clock)
 {
 	struct kvmclock_vcpu *kv = self->vcpu;
 	struct kvm_vcpu_tsc_value value = kvmclock_get_value(&kv[1]);
 	uint64_t offset = kvmclock_tsc_offset(&kv[1]);
-	FILE *file = fopen(CLOCKSOURCE, "r");
 	struct kvm_clock_data data;
 
-	TEST_ASSERT(file && fscanf(file, "%31s", clocksource) == 1, "no clocksource");
-	fclose(file);
-	atexit(give_back_clocksource);
-
-	enable_all(kv, 2);
-	TEST_ASSERT(!set_clocksource("hpet"), "clocksource hpet: errno %d", errno);
+	kvmclock_enable_all(kv, 2);
+	write_file_ok(CLOCKSOURCE, other_clocksource());
 	do {
 		usleep(1000);
 		data = kvmclock_get(self->vm);
@@ -541,7 +497,7 @@ TEST_F(kvmclock_tsc_value, no_master_clock)
 	assert_attr(&kv[1], KVM_SET_DEVICE_ATTR, KVM_VCPU_TSC_VALUE, &value, EINVAL);
 	assert_offset(&kv[1], offset, "a call without a master clock");
 
-	give_back_clocksource();
+	write_file_ok(CLOCKSOURCE, clocksource);
 	do {
 		usleep(1000);
 		kvmclock_enter(&kv[0]);
@@ -792,7 +748,8 @@ static void assert_same_time(const struct kvm_time *now, const struct kvm_time *
 	const struct kvm_vcpu_tsc_value *value;
 	unsigned int i;
 
-	TEST_ASSERT(same_line(&now->line, &first->line) && now->line.flags == first->line.flags,
+	TEST_ASSERT(kvmclock_same_line(&now->line, &first->line) &&
+		    now->line.flags == first->line.flags,
 		    "generation %u: the clock is another line over the TSC", generation);
 	for (i = 0; i < now->nr_vcpus; i++) {
 		value = &now->vcpu[i].value;
@@ -895,40 +852,18 @@ TEST(other_slope_long_away)
 /* The guests: read the clock all the time, and come out for the test's calls. */
 static void guest_watch(struct kvmclock_mail *mail)
 {
-	struct pvclock_vcpu_time_info *page = mail->page_gva;
-	uint64_t now, own = 0;
-	uint32_t version;
+	uint64_t now, tsc, own = 0;
 	unsigned int i;
+	uint8_t flags;
 
 	for (;;) {
 		for (i = 0; i < 10; i++) {
-			do {
-				version = pvclock_read_begin(page);
-				now = __pvclock_read_cycles(page, rdtsc());
-			} while (pvclock_read_retry(page, version));
+			now = kvmclock_guest_read(mail->page_gva, &tsc, &flags);
 			__GUEST_ASSERT(now >= own, "%lu after %lu", now, own);
 			own = now;
 		}
 		GUEST_SYNC(0);
 	}
-}
-
-struct runner {
-	struct kvmclock_vcpu kv;
-	pthread_t thread;
-	bool stop;
-};
-
-static void *run_until_stopped(void *arg)
-{
-	struct runner *runner = arg;
-
-	while (!READ_ONCE(runner->stop)) {
-		kvmclock_vcpu_run(runner->kv.vcpu);
-		/* A mutex is not fair: who holds it most of the time gets it. */
-		sched_yield();
-	}
-	return NULL;
 }
 
 /*
@@ -939,23 +874,17 @@ TEST_F_TIMEOUT(kvmclock_tsc_value, race_with_running_vcpus, 120)
 {
 	struct kvm_vm *vm = vm_create(NR_RUNNERS);
 	struct pvclock_vcpu_time_info line, page;
-	struct runner runner[NR_RUNNERS] = {};
+	struct kvmclock_runner runner[NR_RUNNERS] = {};
 	struct kvm_vcpu_tsc_value value, ahead;
 	uint64_t offset;
 	unsigned int i;
 
-	for (i = 0; i < NR_RUNNERS; i++) {
-		kvmclock_vcpu_add_running(vm, &runner[i].kv, i, guest_watch);
-		vcpu_set_msr(runner[i].kv.vcpu, MSR_KVM_SYSTEM_TIME_NEW,
-			     runner[i].kv.page_gpa | KVM_MSR_ENABLED);
-	}
+	kvmclock_runners_add(vm, runner, NR_RUNNERS, guest_watch);
 	line = kvmclock_get_line(&runner[0].kv);
 	offset = kvmclock_tsc_offset(&runner[0].kv);
 	value = kvmclock_get_value(&runner[0].kv);
 
-	for (i = 0; i < NR_RUNNERS; i++)
-		TEST_ASSERT(!pthread_create(&runner[i].thread, NULL, run_until_stopped,
-					    &runner[i]), "pthread_create() failed");
+	kvmclock_runners_start(runner, NR_RUNNERS);
 
 	for (i = 0; i < NR_RACES; i++) {
 		switch (random_u64() % 3) {
@@ -972,7 +901,8 @@ TEST_F_TIMEOUT(kvmclock_tsc_value, race_with_running_vcpus, 120)
 		assert_offset(&runner[i % NR_RUNNERS].kv, offset, "a race over nothing");
 	}
 	page = kvmclock_get_line(&runner[1].kv);
-	TEST_ASSERT(same_line(&page, &line) && is_stable(&page), "another line by the race");
+	TEST_ASSERT(kvmclock_same_line(&page, &line) && is_stable(&page),
+		    "another line by the race");
 
 	for (i = 0; i < NR_RACES; i++) {
 		ahead = value;
@@ -980,23 +910,14 @@ TEST_F_TIMEOUT(kvmclock_tsc_value, race_with_running_vcpus, 120)
 		kvmclock_set_value(&runner[1].kv, &ahead);
 		assert_offset(&runner[1].kv, offset + ahead.tsc_val - value.tsc_val, "a pair");
 		page = kvmclock_get_line(&runner[0].kv);
-		TEST_ASSERT(same_line(&page, &line), "another line by another's TSC");
+		TEST_ASSERT(kvmclock_same_line(&page, &line), "another line by another's TSC");
 		TEST_ASSERT(is_stable(&page) == (ahead.tsc_val == value.tsc_val),
 			    "flags 0x%x, %llu cycles apart", page.flags,
 			    ahead.tsc_val - value.tsc_val);
 	}
 
-	for (i = 0; i < NR_RUNNERS; i++)
-		WRITE_ONCE(runner[i].stop, true);
-	for (i = 0; i < NR_RUNNERS; i++)
-		pthread_join(runner[i].thread, NULL);
+	kvmclock_runners_stop(runner, NR_RUNNERS);
 	kvm_vm_free(vm);
-}
-
-/* Cycles in a signed time, at a rate in kHz. */
-static int64_t cycles_in(int64_t ns, unsigned long khz)
-{
-	return (__int128)ns * (int64_t)khz / 1000000;
 }
 
 /*
@@ -1018,7 +939,7 @@ TEST_F(kvmclock_tsc_value, faster_than_the_host)
 
 	r = __vcpu_ioctl(kv->vcpu, KVM_SET_TSC_KHZ, (void *)khz);
 	TEST_ASSERT(!r, "%lu kHz: errno %d", khz, errno);
-	enable_all(self->vcpu, 2);
+	kvmclock_enable_all(self->vcpu, 2);
 
 	for (i = 0; i < NR_PAIRS; i++) {
 		value = kvmclock_get_value(&self->vcpu[0]);
@@ -1031,9 +952,9 @@ TEST_F(kvmclock_tsc_value, faster_than_the_host)
 
 		/* Rounded down twice, and the rate of cycles to 2^-31. */
 		from = value.tsc_val - since - 4 +
-		       cycles_in(kvmclock_at(&self->first, since) - value.kvm_ns, khz);
+		       kvmclock_cycles_in(kvmclock_at(&self->first, since) - value.kvm_ns, khz);
 		to = value.tsc_val - until + 4 +
-		     cycles_in(kvmclock_at(&self->first, until) - value.kvm_ns, khz);
+		     kvmclock_cycles_in(kvmclock_at(&self->first, until) - value.kvm_ns, khz);
 		TEST_ASSERT(offset - from <= to - from, "offset %lu, not from %lu to %lu", offset,
 			    from, to);
 		r = __kvmclock_set_line(kv, &self->first);
@@ -1123,7 +1044,7 @@ static void restore_by_msr(struct bare_vm *vm, const struct old_time *old)
 	uint64_t away, tsc;
 	unsigned int i;
 
-	away = cycles_in(restore_clock(vm, old, &now), old->time.tsc_khz);
+	away = kvmclock_cycles_in(restore_clock(vm, old, &now), old->time.tsc_khz);
 	for (i = 0; i < NR_REPORTED; i++) {
 		tsc = old->msr[i] + away;
 		access_tsc_msr(vm, i, KVM_SET_MSRS, &tsc);
@@ -1136,7 +1057,7 @@ static void restore_by_offset(struct bare_vm *vm, const struct old_time *old)
 	uint64_t away, offset;
 	unsigned int i;
 
-	away = cycles_in(restore_clock(vm, old, &now), old->time.tsc_khz);
+	away = kvmclock_cycles_in(restore_clock(vm, old, &now), old->time.tsc_khz);
 	for (i = 0; i < NR_REPORTED; i++) {
 		offset = old->time.clock.host_tsc + old->time.vcpu[i].offset + away - now.host_tsc;
 		set_attr(vm, i, KVM_VCPU_TSC_OFFSET, &offset);
@@ -1225,7 +1146,8 @@ static int print_report(void)
 	for (i = 0; i < ARRAY_SIZE(slopes); i++) {
 		printf("report: %u restores after an hour, %s: largest error of\n",
 		       NR_RESTORES, slopes[i] ? "a slope that was rounded down" : "same slope");
-		printf("report: the clock over the TSC, the clock, equal TSCs, others; stable bit kept\n");
+		printf("report: the clock over the TSC, the clock, equal TSCs, others; "
+		       "stable bit kept\n");
 		report_way("KVM_SET_CLOCK, MSR_IA32_TSC", restore_by_msr, slopes[i]);
 		report_way("KVM_SET_CLOCK, KVM_VCPU_TSC_OFFSET", restore_by_offset, slopes[i]);
 		report_way("KVM_SET_CLOCK, KVM_VCPU_TSC_VALUE", restore_by_value, slopes[i]);
@@ -1237,8 +1159,14 @@ static int print_report(void)
 
 int main(int argc, char *argv[])
 {
+	struct guard guard;
+	int r;
+
 	kvmclock_require_host();
 	if (argc == 2 && !strcmp(argv[1], "--report"))
 		return print_report();
-	return test_harness_run(argc, argv);
+	guard = start_guard();
+	r = test_harness_run(argc, argv);
+	end_guard(&guard);
+	return r;
 }

@@ -170,13 +170,6 @@ static void guest_writes(struct kvmclock_mail *mail)
 	GUEST_DONE();
 }
 
-static void *run_until_done(void *kv)
-{
-	while (kvmclock_vcpu_run(((struct kvmclock_vcpu *)kv)->vcpu))
-		;
-	return NULL;
-}
-
 FIXTURE_SETUP(kvmclock_wallclock)
 {
 	unsigned int i;
@@ -214,7 +207,7 @@ TEST_F(kvmclock_wallclock, guest_writes)
 	struct guest_side *guest = tell_guest(self, NR_WRITES, true);
 	struct period p = begin_period(self->vm);
 
-	run_until_done(&self->vcpu[0]);
+	kvmclock_run_until_done(&self->vcpu[0]);
 	TEST_ASSERT(self->wall->version == 2 * NR_WRITES, "version %u", self->wall->version);
 	spread_add(&p.spread, guest->spread.low);
 	spread_add(&p.spread, guest->spread.high);
@@ -246,8 +239,8 @@ TEST_F_TIMEOUT(kvmclock_wallclock, host_writes, 200)
 	host_writes(self, "written by the host before the first run");
 
 	tell_guest(self, 1, true);
-	run_until_done(&self->vcpu[0]);
-	run_until_done(&self->vcpu[1]);
+	kvmclock_run_until_done(&self->vcpu[0]);
+	kvmclock_run_until_done(&self->vcpu[1]);
 	host_writes(self, "written by the host");
 }
 
@@ -324,8 +317,8 @@ TEST_F_TIMEOUT(kvmclock_wallclock, many_writers, 200)
 	p = begin_period(self->vm);
 	TEST_ASSERT(!pthread_create(&id, NULL, read_wall_clock, &reader), "pthread_create()");
 	for (i = 0; i < NR_VCPUS; i++)
-		TEST_ASSERT(!pthread_create(&writers[i], NULL, run_until_done, &self->vcpu[i]),
-			    "pthread_create()");
+		TEST_ASSERT(!pthread_create(&writers[i], NULL, kvmclock_run_until_done,
+					    &self->vcpu[i]), "pthread_create()");
 	for (i = 0; i < NR_VCPUS; i++)
 		pthread_join(writers[i], NULL);
 	WRITE_ONCE(reader.stop, true);

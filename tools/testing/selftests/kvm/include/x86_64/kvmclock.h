@@ -7,6 +7,9 @@
 #ifndef SELFTEST_KVM_KVMCLOCK_H
 #define SELFTEST_KVM_KVMCLOCK_H
 
+#include <pthread.h>
+#include <sched.h>
+
 #include <asm/kvm_para.h>
 #include <asm/pvclock.h>
 #include <asm/pvclock-abi.h>
@@ -126,6 +129,14 @@ static inline uint64_t kvmclock_rdmsr(struct kvmclock_vcpu *kv, uint32_t msr)
 	return value;
 }
 
+static inline void kvmclock_enter_all(struct kvmclock_vcpu *kv, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		kvmclock_enter(&kv[i]);
+}
+
 static inline void kvmclock_wrmsr(struct kvmclock_vcpu *kv, uint32_t msr, uint64_t value)
 {
 	kvmclock_call(kv, KVMCLOCK_WRMSR, msr, value);
@@ -163,6 +174,16 @@ static inline void kvmclock_enable(struct kvmclock_vcpu *kv, uint32_t msr)
 	kv->msr = msr;
 }
 
+/* On the base the first write of vCPU 0 is an update too: not with this MSR. */
+static inline void kvmclock_enable_all(struct kvmclock_vcpu *kv, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		kvmclock_enable(&kv[i], MSR_KVM_SYSTEM_TIME_NEW);
+	kvmclock_enter_all(kv, nr);
+}
+
 /*
  * With a changed MSR number on vCPU 0 the base re-derives its master clock.
  * It is the one such path that has no reason of its own to move the clock.
@@ -189,6 +210,116 @@ kvmclock_read_page(const struct pvclock_vcpu_time_info *page)
 
 	copy.version = version;
 	return copy;
+}
+
+/* What a guest kernel does: a TSC, the clock at it, and the flags, of one page. */
+static inline uint64_t kvmclock_guest_read(const struct pvclock_vcpu_time_info *page,
+					   uint64_t *tsc, uint8_t *flags)
+{
+	uint32_t version;
+	uint64_t now;
+
+	do {
+		version = pvclock_read_begin(page);
+		*tsc = rdtsc();
+		now = __pvclock_read_cycles(page, *tsc);
+		*flags = READ_ONCE(page->flags);
+	} while (pvclock_read_retry(page, version));
+	return now;
+}
+
+/* Keeps the highest clock that any of several guests has read. */
+static inline void kvmclock_raise(uint64_t *highest, uint64_t now)
+{
+	uint64_t found, last = READ_ONCE(*highest);
+
+	while (now > last) {
+		found = __sync_val_compare_and_swap(highest, last, now);
+		if (found == last)
+			break;
+		last = found;
+	}
+}
+
+/* A thread's work: a guest that says when it is done. */
+static inline void *kvmclock_run_until_done(void *kv)
+{
+	while (kvmclock_vcpu_run(((struct kvmclock_vcpu *)kv)->vcpu))
+		;
+	return NULL;
+}
+
+/* Guests that run, each in a thread, while the test calls on their vCPUs. */
+struct kvmclock_runner {
+	struct kvmclock_vcpu kv;
+	pthread_t thread;
+	bool stop;
+};
+
+static inline void *kvmclock_run_until_stopped(void *arg)
+{
+	struct kvmclock_runner *runner = arg;
+
+	while (!READ_ONCE(runner->stop)) {
+		kvmclock_vcpu_run(runner->kv.vcpu);
+		/* A mutex is not fair: who holds it most of the time gets it. */
+		sched_yield();
+	}
+	return NULL;
+}
+
+/* vCPUs from 0 on, with their clocks enabled, that run @guest when started. */
+static inline void kvmclock_runners_add(struct kvm_vm *vm, struct kvmclock_runner *runner,
+					unsigned int nr, void *guest)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		kvmclock_vcpu_add_running(vm, &runner[i].kv, i, guest);
+		vcpu_set_msr(runner[i].kv.vcpu, MSR_KVM_SYSTEM_TIME_NEW,
+			     runner[i].kv.page_gpa | KVM_MSR_ENABLED);
+	}
+}
+
+static inline void kvmclock_runners_start(struct kvmclock_runner *runner, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		TEST_ASSERT(!pthread_create(&runner[i].thread, NULL, kvmclock_run_until_stopped,
+					    &runner[i]), "pthread_create() failed");
+}
+
+static inline void kvmclock_runners_stop(struct kvmclock_runner *runner, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		WRITE_ONCE(runner[i].stop, true);
+	for (i = 0; i < nr; i++)
+		pthread_join(runner[i].thread, NULL);
+}
+
+static inline bool kvmclock_same_line(const struct pvclock_vcpu_time_info *a,
+				      const struct pvclock_vcpu_time_info *b)
+{
+	return a->tsc_timestamp == b->tsc_timestamp && a->system_time == b->system_time &&
+	       a->tsc_to_system_mul == b->tsc_to_system_mul && a->tsc_shift == b->tsc_shift;
+}
+
+/* Cycles in a signed time, at a rate in kHz. */
+static inline int64_t kvmclock_cycles_in(int64_t ns, unsigned long khz)
+{
+	return (__int128)ns * (int64_t)khz / 1000000;
+}
+
+/* The same numbers in each run: @state, which is not to be 0, is their seed. */
+static inline uint64_t kvmclock_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
 }
 
 /* ns = floor(floor(cycles * 2^shift) * mul / 2^32), as a 64-bit guest has it */
