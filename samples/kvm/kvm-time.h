@@ -79,8 +79,9 @@ struct kvm_vcpu_tsc_value {
  * @nr_vcpus:	how many of @vcpu there are
  * @clock:	the clock and CLOCK_REALTIME, for the time away
  * @line:	the clock over vCPU 0's TSC
- * @value:	a vCPU's TSC and the clock
- * @offset:	a vCPU's TSC and the host's TSC, for a live update
+ * @vcpu:	the vCPUs' TSCs
+ * @vcpu.value:	a vCPU's TSC and the clock
+ * @vcpu.offset: a vCPU's TSC and the host's TSC, for a live update
  */
 struct kvm_time {
 	__u32 tsc_khz;

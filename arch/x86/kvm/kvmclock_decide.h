@@ -81,17 +81,13 @@ static inline bool kvmclock_slope_of(u64 rate, unsigned int frac_bits,
 			      &slope->shift);
 }
 
-/**
- * kvmclock_predicate() - the one predicate
- * @s:		the vCPUs
- * @host_trusts_tsc: the host keeps time by its TSC, and trusts it
- * @rate:	of the TSC at @s->ratio, in units of 2^-@frac_bits Hz
- * @frac_bits:	its bits of fraction
- * @want:	the decision, but for host_khz
+/*
+ * The one predicate.  A VM has a master clock if the host keeps time by a TSC
+ * that it trusts, and all vCPUs' TSCs have the same rate.  If they are equal,
+ * one page serves all vCPUs and the stable bit says so.
  *
- * A VM has a master clock if the host keeps time by a TSC that it trusts, and
- * all vCPUs' TSCs have the same rate.  If they are equal, one page serves all
- * vCPUs and the stable bit says so.
+ * @rate is that of the TSC at @s->ratio, in units of 2^-@frac_bits Hz.  All of
+ * @want is decided here but its host_khz, which is the caller's.
  */
 static inline void kvmclock_predicate(const struct kvmclock_survey *s, bool host_trusts_tsc,
 				      u64 rate, unsigned int frac_bits,

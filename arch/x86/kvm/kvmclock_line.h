@@ -20,11 +20,10 @@
 /* The largest rate that kvmclock_ratio() takes: 2^45 Hz, 35 THz. */
 #define KVMCLOCK_RATE_MAX	(1ULL << (45 + KVMCLOCK_HZ_FRAC_BITS))
 
-/**
- * kvmclock_scale() - scale a delta as every reader of a pvclock page does
- * @delta:	elapsed units
- * @mul:	multiplier, a 32-bit binary fraction
- * @shift:	delta is shifted left by this first, or right if negative
+/*
+ * Scale a delta, of whatever units, as every reader of a pvclock page does:
+ * shift it left by @shift, or right if negative, then multiply it by @mul, a
+ * 32-bit binary fraction.
  *
  * floor(delta * 2^shift) * mul / 2^32, rounded down, modulo 2^64.  A guest's
  * 64-bit shift drops the top bits, so with shift > 0 the result is the true
@@ -42,13 +41,10 @@ static inline u64 kvmclock_scale(u64 delta, u32 mul, s8 shift)
 	return hi + (lo >> 32);
 }
 
-/**
- * kvmclock_scale_signed() - kvmclock_scale() for a delta that may be negative
- * @delta:	elapsed units; not below -2^(63 - shift) for shift > 0
- * @mul:	multiplier, a 32-bit binary fraction
- * @shift:	power of two applied to delta first
- *
- * Rounds towards zero, so that scale(-d) == -scale(d).
+/*
+ * kvmclock_scale() for a delta that may be negative, though not below
+ * -2^(63 - shift) for shift > 0.  Rounds towards zero, so that
+ * scale(-d) == -scale(d).
  */
 static inline s64 kvmclock_scale_signed(s64 delta, u32 mul, s8 shift)
 {
@@ -57,10 +53,9 @@ static inline s64 kvmclock_scale_signed(s64 delta, u32 mul, s8 shift)
 	return (s64)kvmclock_scale(delta, mul, shift);
 }
 
-/**
- * kvmclock_line_ns() - the clock at a scaled TSC value
- * @line:	the line
- * @tsc:	scaled TSC, less than 2^63 cycles from the reference
+/*
+ * The clock, in nanoseconds, at a scaled TSC value that is less than 2^63
+ * cycles from the reference.
  *
  * From the reference on this is bit for bit what a guest computes from its
  * page.  Before it, where guests never look but a host may, the delta is
@@ -72,12 +67,11 @@ static inline u64 kvmclock_line_ns(const struct kvmclock_line *line, u64 tsc)
 	       kvmclock_scale_signed(tsc - line->ref_tsc, line->mul, line->shift);
 }
 
-/**
- * kvmclock_line_instant() - the clock just before a TSC value, exactly
- * @line:	the line
- * @tsc:	scaled TSC, from the reference on and less than 2^63 cycles after
- *		it; becomes the instant that the result is of
- * @frac:	2^-32 ns to add to the result
+/*
+ * The clock just before a TSC value, exactly: the nanoseconds are returned, and
+ * @frac is 2^-32 ns to add to them.  @tsc is a scaled TSC, from the reference
+ * on and less than 2^63 cycles after it; it becomes the instant that the result
+ * is of.
  *
  * A right shift drops up to 2^-shift - 1 cycles, and a sum of what readers
  * were given and what they were not could exceed a nanosecond.  So the instant
@@ -99,11 +93,9 @@ static inline u64 kvmclock_line_instant(const struct kvmclock_line *line, u64 *t
 	return kvmclock_line_ns(line, *tsc);
 }
 
-/**
- * kvmclock_line_tsc() - where a line has a value
- * @line:	the line, with a multiplier that isn't 0
- * @ns:		clock, less than 2^63 ns from the reference
- * @frac:	and 2^-32 ns
+/*
+ * Where a line, with a multiplier that isn't 0, has a value: @ns, less than
+ * 2^63 from the reference, and @frac units of 2^-32 ns.
  *
  * The scaled TSC value nearest to it, ties up, modulo 2^64: the inverse of
  * kvmclock_line_instant(), before the reference as well as after it.
@@ -144,10 +136,9 @@ static inline u64 kvmclock_line_tsc(const struct kvmclock_line *line, u64 ns, u3
 	return line->ref_tsc + quotient + (remainder >= divisor - remainder);
 }
 
-/**
- * kvmclock_line_advance() - move the reference without moving the line
- * @line:	the line
- * @steps:	by how many steps of 2^(32 - shift) cycles
+/*
+ * Move the reference, by so many steps of 2^(32 - shift) cycles, without moving
+ * the line.
  *
  * delta = k * 2^(32 - shift) + d shifts to k * 2^32 + (d shifted), exactly: a
  * left shift is linear, and a right shift drops no bit of the first term.  So
@@ -160,12 +151,10 @@ static inline void kvmclock_line_advance(struct kvmclock_line *line, u64 steps)
 	line->ref_ns += steps * line->mul;
 }
 
-/**
- * kvmclock_ratio() - the multiplier that converts one rate into another
- * @to:		units counted by the result, per second
- * @from:	units given, per second, in the same fixed point as @to
- * @mul:	multiplier, at least 2^31
- * @shift:	shift, from -31 to 31
+/*
+ * The multiplier, at least 2^31, and the shift, from -31 to 31, that convert one
+ * rate into another: units of which there are @from in a second into units of
+ * which there are @to, both in the same fixed point.
  *
  * @mul * 2^(@shift - 32) is @to / @from rounded to nearest, ties up: half a
  * unit in 2^31 at worst, 0.233 parts in 10^9.  A rate of 0 or above
