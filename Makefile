@@ -37,6 +37,8 @@ check-arith: ## the arithmetic against a 128-bit oracle, no kernel
 	@$(lab)/check-arith.sh
 check-build: ## KVM with and without each of its options, as modules, for 32 bits
 	@$(lab)/check-build.sh
+check-docs: ## the documentation builds in Sphinx without a new warning
+	@$(lab)/check-docs.sh
 check-lab: ## that the laboratory tells each kind of failure
 	@$(lab)/check-lab.sh
 check-load: ## that make load refuses, and recovers, when it should
@@ -54,4 +56,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules load unload run check compare count shell check-arith check-build check-lab check-load mutants series series-check clean distclean
+.PHONY: help deps tree kernel modules load unload run check compare count shell check-arith check-build check-docs check-lab check-load mutants series series-check clean distclean

@@ -15,4 +15,4 @@ fi
 # Kept: the trees and the packages, which take longest to get again, and the results.
 rm -rf "$O"/kernel* "$O"/kvm-* "$O"/modules "$O"/tests* "$O"/log "$O"/plan "$O"/host \
 	"$O"/arith* "$O"/cd "$O"/cd.iso "$O"/*.cpio "$O"/*.cpio.* "$O"/distro/stage* \
-	"$O"/check-build "$O"/series "$O"/mails
+	"$O"/check-build "$O"/check-docs "$O"/series "$O"/mails
