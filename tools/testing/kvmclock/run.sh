@@ -54,7 +54,7 @@ complaint()
 {
 	awk -v splats="$splats" '
 		found || $0 ~ splats { found = 1; print "    " substr($0, 1, 110) }
-		found && (/end trace|<\/TASK>|end Kernel panic/ || ++n == 60) { exit }' \
+		found && (/end trace|end Kernel panic/ || ++n == 60) { exit }' \
 		"$results/console.log" | tr -cd '[:print:]\n'
 }
 
@@ -175,7 +175,7 @@ release=''
 . "$O/host"
 patience=1
 [ "$CONFIG" = base ] || patience=8
-append="no_console_suspend panic=-1 oops=panic tsc=reliable patience=$patience"
+append="no_console_suspend panic=-1 oops=panic sysctl.kernel.softlockup_all_cpu_backtrace=1 tsc=reliable patience=$patience"
 [ -n "$TIMEOUT" ] || TIMEOUT=$([ "$MACHINE" = amd ] && echo 900 || echo 2400)
 export MACHINE O SMP V image append results
 

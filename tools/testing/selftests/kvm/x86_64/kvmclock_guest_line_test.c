@@ -256,6 +256,7 @@ TEST_F(kvmclock_guest_line, refusals)
 {
 	static const uint32_t short_muls[] = { 1, 2, 0xffff, 1U << 30, (1U << 31) - 1 };
 	static const int8_t shifts[] = { -128, -33, -32, 32, 33, 127 };
+	unsigned int shift = max(self->first.tsc_shift, 0);
 	struct kvmclock_vcpu *kv = self->vcpu;
 	struct pvclock_vcpu_time_info line;
 	unsigned int i;
@@ -311,6 +312,11 @@ TEST_F(kvmclock_guest_line, refusals)
 		assert_refused(self, &line, EINVAL, "a reference to come");
 	}
 
+	/* Cycles since the reference, times two to the shift, are to fit in 63 bits. */
+	line = self->first;
+	line.tsc_timestamp = tsc_now(&kv[0]) - (1ULL << (63 - shift));
+	assert_refused(self, &line, EINVAL, "a reference too long ago");
+
 	r = ioctl(kv[0].vcpu->fd, KVM_SET_CLOCK_GUEST, 0x1000) ? errno : 0;
 	TEST_ASSERT(r == EFAULT, "set from nowhere: %s", strerror(r));
 	r = ioctl(kv[0].vcpu->fd, KVM_GET_CLOCK_GUEST, 0x1000) ? errno : 0;
@@ -323,7 +329,7 @@ TEST_F(kvmclock_guest_line, refusals)
 	kvmclock_set_line(&kv[0], &line);
 	line.tsc_to_system_mul = mul_of(&line, self->hz - 990);
 	kvmclock_set_line(&kv[0], &line);
-	line.tsc_timestamp = tsc_now(&kv[0]) - (1ULL << 62);
+	line.tsc_timestamp = tsc_now(&kv[0]) - (1ULL << (62 - shift));
 	kvmclock_set_line(&kv[0], &line);
 	kvmclock_enter_all(kv, NR_VCPUS);
 	assert_everyone_has(self, &line, kvmclock_tsc_offset(&kv[0]), "what is just allowed");

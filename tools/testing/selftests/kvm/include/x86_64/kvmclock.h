@@ -144,12 +144,15 @@ static inline void kvmclock_wrmsr(struct kvmclock_vcpu *kv, uint32_t msr, uint64
 		    kv->mail->vector);
 }
 
+#define KVMCLOCK_RFLAGS_IF	(1UL << 9)	/* interrupts are on */
+
 /* Adds a vCPU that runs @guest; its first argument is its mailbox. */
 static inline void kvmclock_vcpu_add_running(struct kvm_vm *vm, struct kvmclock_vcpu *kv,
 					     uint32_t id, void *guest)
 {
 	vm_vaddr_t mail_gva = vm_vaddr_alloc_page(vm);
 	vm_vaddr_t page_gva = vm_vaddr_alloc_page(vm);
+	struct kvm_regs regs;
 
 	kv->mail = addr_gva2hva(vm, mail_gva);
 	kv->page = addr_gva2hva(vm, page_gva);
@@ -161,6 +164,14 @@ static inline void kvmclock_vcpu_add_running(struct kvm_vm *vm, struct kvmclock_
 
 	kv->vcpu = vm_vcpu_add(vm, id, guest);
 	vcpu_args_set(kv->vcpu, 1, mail_gva);
+
+	/*
+	 * Nobody interrupts the guest.  But as long as it can't be, Bochs holds back
+	 * the host's interrupts, too, and a guest that never exits stays forever.
+	 */
+	vcpu_regs_get(kv->vcpu, &regs);
+	regs.rflags |= KVMCLOCK_RFLAGS_IF;
+	vcpu_regs_set(kv->vcpu, &regs);
 }
 
 static inline void kvmclock_vcpu_add(struct kvm_vm *vm, struct kvmclock_vcpu *kv, uint32_t id)
