@@ -4,7 +4,9 @@
 # the series brought something to it, on standard output.  Exit status 1 if
 # there is nothing of that name.
 #
-# item     a function, prototype, type or macro, with the comment before it
+# item     a function, prototype, type, macro or test case, with the comment before
+#          it
+# part     from one item to another, by the names of both
 # section  from the comment that has only this title to the next such comment
 # case     a case of a switch statement, by its label
 # config   an option of a Kconfig
@@ -39,7 +41,7 @@ function item_end(n,    body)
 		return n
 	}
 	for (; n <= NR; n++) {
-		if (line[n] ~ /^\}/)
+		if (line[n] ~ /^\}/ && line[n] !~ /\{$/)
 			return n
 		if (line[n] ~ /\{$/)
 			body = 1
@@ -51,24 +53,49 @@ function item_end(n,    body)
 	return NR
 }
 
-function drop_item(    n, start, code, end, m, head)
+# Finds the items, each from the comment before it; "head" is what names it.
+function find_items(    n, m, code)
 {
-	for (n = 1; n <= NR; n = end + 1) {
-		start = code = end = n
-		if (line[n] == "")
-			continue
+	for (n = 1; n <= NR; n = end[items] + 1) {
+		start[++items] = code = end[items] = n
 		if (line[n] ~ /^\/\*/) {
-			end = comment_end(n)
-			code = end + 1
-			if (line[code] == "" || code > NR)
-				continue
+			end[items] = comment_end(n)
+			code = end[items] + 1
 		}
-		end = item_end(code)
-		head = ""
-		for (m = code; m <= end && (m == code || line[m - 1] !~ /\{$/); m++)
-			head = head " " line[m]
-		if (match(head, "(^|[^A-Za-z0-9_])" words "([^A-Za-z0-9_]|$)"))
-			drop(start, end)
+		if (line[code] == "" || code > NR)
+			continue
+		end[items] = item_end(code)
+		for (m = code; m <= end[items] && (m == code || line[m - 1] !~ /\{$/); m++)
+			head[items] = head[items] " " line[m]
+		if (match(head[items], /^ #[ \t]*define[ \t]+[A-Za-z0-9_]+/))
+			head[items] = substr(head[items], 1, RLENGTH)
+	}
+}
+
+function is_named(item, name)
+{
+	return match(head[item], "(^|[^A-Za-z0-9_])" name "([^A-Za-z0-9_]|$)")
+}
+
+function drop_item(    i)
+{
+	find_items()
+	for (i = 1; i <= items; i++)
+		if (is_named(i, words))
+			drop(start[i], end[i])
+}
+
+function drop_part(    i, from, name)
+{
+	split(words, name)
+	find_items()
+	for (i = 1; i <= items; i++) {
+		if (!from && is_named(i, name[1]))
+			from = start[i]
+		if (from && is_named(i, name[2])) {
+			drop(from, end[i])
+			return
+		}
 	}
 }
 
@@ -139,6 +166,8 @@ function drop_lines(    n)
 END {
 	if (op == "item")
 		drop_item()
+	else if (op == "part")
+		drop_part()
 	else if (op == "section")
 		drop_section()
 	else if (op == "case")

@@ -54,6 +54,16 @@ after_patch()
 	echo "$later"
 }
 
+# bring PATCH TREE: the files of the overlay that the patch brings
+bring()
+{
+	for file in $(brought "$1" file | tr '\n' ' '); do
+		[ -f "$top/$file" ] || die $EXIT_USAGE "series/order: $1: $file is not there"
+		mkdir -p "$2/$(dirname "$file")"
+		cp -p "$top/$file" "$2/$file"
+	done
+}
+
 # What there is to apply for PATCH: a repository like this one, with less in it.
 make_stage()
 {
@@ -69,11 +79,7 @@ make_stage()
 		for file in $(brought "$name" step | tr '\n' ' '); do
 			cp -p "$file" "$stage/integration/" || die $EXIT_USAGE "series/order: $name: integration/$file is not there"
 		done
-		for file in $(brought "$name" file | tr '\n' ' '); do
-			[ -f "$top/$file" ] || die $EXIT_USAGE "series/order: $name: $file is not there"
-			mkdir -p "$stage/$(dirname "$file")"
-			cp -p "$top/$file" "$stage/$file"
-		done
+		bring "$name" "$stage"
 	done
 	cd "$top"
 }
@@ -101,7 +107,7 @@ leave_out()
 			done
 		done
 	done
-	for op in section if line; do
+	for op in part section if line; do
 		brought "$1" $op | while read -r file words; do
 			drop $op "$file" "$words"
 		done
@@ -111,9 +117,14 @@ leave_out()
 # The files of the tree after PATCH, in the worktree.
 make_tree()
 {
-	make_stage "$1"
-	"$work/stage/integration/apply.sh" "$work/base" "$work/tree" >"$work/log" 2>&1 ||
-		die $EXIT_BASE "series: $1: $(tail -n 1 "$work/log")"
+	if [ -n "$(brought "$1" step)" ]; then
+		make_stage "$1"
+		rm -rf "$work/tree"
+		"$work/stage/integration/apply.sh" "$work/base" "$work/tree" >"$work/log" 2>&1 ||
+			die $EXIT_BASE "series: $1: $(tail -n 1 "$work/log")"
+	else
+		bring "$1" "$work/tree"
+	fi
 	rsync -rc --delete --exclude=/.git --exclude=/.kvmclock "$work/tree/" "$git/"
 	for later in $(after_patch "$1"); do
 		leave_out "$later" "$(after_patch "$1" | grep -o "$later \$")"
