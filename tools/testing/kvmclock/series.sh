@@ -203,7 +203,38 @@ done
 		die $EXIT_USAGE "series: $file is not what make tree makes of it; which patch of series/order brings it?"
 done
 
-in_git config branch.series.description "$(cat "$series/cover")"
+# people FILE OPTION...: those that the base names for the mails, and want them so
+people()
+{
+	file=$1
+	shift
+	(cd "$tree" && HOME=$work scripts/get_maintainer.pl --nogit --nogit-fallback \
+		--norolestats "$@" "$work/mails"/*.patch) >"$work/people" ||
+		die $EXIT_BASE "$tree/scripts/get_maintainer.pl failed"
+	LC_ALL=C sort -u "$work/people" >"$file"
+}
+
+# The cover letter: {PATCH} is the patch's number, and its trailer says whom to
+# send the series to.
+in_git format-patch -q -o "$work/mails" --no-renames "$base"
+people "$work/to" --no-r --no-l
+people "$work/cc" --no-m
+nr=0
+for name in $names; do
+	nr=$((nr + 1))
+	echo "s/{$name}/$nr/g"
+done >"$work/numbers"
+{
+	sed -f "$work/numbers" "$series/cover"
+	echo
+	sed 's/^/To: /' "$work/to"
+	LC_ALL=C comm -13 "$work/to" "$work/cc" | sed 's/^/Cc: /'
+} >"$work/cover"
+if grep -o '{[a-z-]*}' "$work/cover" >&2; then
+	die $EXIT_USAGE "series/cover: series/order has no such patch"
+fi
+
+in_git config branch.series.description "$(cat "$work/cover")"
 in_git format-patch -q -o "$mails" --base="$base" --cover-letter --thread \
 	--cover-from-description=subject --subject-prefix="$PREFIX" --signature= \
 	--no-renames --patience "$base"
