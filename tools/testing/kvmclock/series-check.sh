@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make series-check: git am puts the mails on a pristine base, patch by patch, and
-# ends with the tree that make tree makes; each tree on the way builds without a
-# word, boots, and passes the tests that it has.  A patch that has passed is not
-# tried again until it changes.  Prints KTAP.
+# ends with the tree that make tree makes; none is too long to be read; each tree on
+# the way builds without a word, boots, and passes the tests that it has; and of the
+# last one coccicheck says nothing that it does not say of the base.  A patch that
+# has passed is not tried again until it changes.  Prints KTAP.
 set -eu
 # shellcheck source=settings.sh
 . "$(dirname "$0")/settings.sh"
@@ -54,6 +55,7 @@ pristine()
 	in_linux add -A -f
 	in_linux commit -q -m base
 	in_linux tag base
+	rm -f "$work/coccicheck.base"
 	echo "$identity" >"$linux/.git/kvmclock-base"
 }
 
@@ -92,10 +94,33 @@ check_tree()
 	O=$work KVMCLOCK_TREE=$linux KVMCLOCK_HOLDS=$work TESTS=$(tests_there) "$lab/run.sh" check
 }
 
+# Patches of more changed lines than a reader takes in, but for the one that is
+# nearly all generated removal.
+too_long()
+{
+	for commit in $(in_linux rev-list --reverse base..series); do
+		in_linux log -1 --numstat --format=%s "$commit" | awk '
+			NR == 1 { subject = $0; next }
+			{ changed += $1 + $2 }
+			END { if (changed > 420) print changed " changed lines: " subject }'
+	done | grep -v ': Switch to the clock'
+}
+
+# What coccicheck says of KVM in the tree that is checked out, without the line
+# numbers, which move.  A rule that needs what is not installed is told, too.
+coccicheck()
+{
+	find "$linux/scripts/coccinelle" -name '*.cocci' | while read -r rule; do
+		nice make -s -C "$linux" coccicheck MODE=report M=arch/x86/kvm COCCI="$rule" \
+			2>/dev/null </dev/null || echo "${rule##*/}:0:0-0: did not run"
+	done | sed -n -E -e 's/[Ll]ine [0-9]+/line/g' \
+		-e 's/^([^ :]+):[0-9]+:[0-9]+-[0-9]+:/\1:/p' | LC_ALL=C sort
+}
+
 pristine
 total=$(find "$mails" -name '0*.patch' ! -name '0000-*' | wc -l)
 say "KTAP version 1"
-say "1..$((total + 1))"
+say "1..$((total + 3))"
 
 in_linux am --abort 2>/dev/null || :
 in_linux checkout -q -f base
@@ -109,6 +134,13 @@ if in_linux am -q $(find "$mails" -name '0*.patch' ! -name '0000-*' | sort) 2>"$
 else
 	sed 's/^/# /' "$work/am"
 	result 1 "git_am"
+fi
+
+if too_long >"$work/long"; then
+	sed 's/^/# /' "$work/long"
+	result 1 "lengths"
+else
+	result 0 "lengths"
 fi
 
 i=0
@@ -131,5 +163,27 @@ for commit in $(in_linux rev-list --reverse base..series); do
 	[ $status -ne 0 ] || touch "$mark"
 	result $status "$subject # $(($(date +%s) - begin)) s"
 done
+
+mark=$work/passed/coccicheck-$(in_linux rev-parse "series^{tree}")
+if [ -e "$mark" ]; then
+	result 0 "coccicheck # passed before"
+else
+	if [ ! -e "$work/coccicheck.base" ]; then
+		say "# coccicheck of the base, some minutes"
+		in_linux checkout -q -f base
+		coccicheck >"$work/coccicheck.part"
+		mv "$work/coccicheck.part" "$work/coccicheck.base"
+	fi
+	say "# coccicheck of the last tree, some minutes"
+	in_linux checkout -q -f series
+	coccicheck >"$work/coccicheck.ours"
+	LC_ALL=C comm -13 "$work/coccicheck.base" "$work/coccicheck.ours" >"$work/coccicheck.new"
+	sed 's/^/# /' "$work/coccicheck.new"
+	status=0
+	[ ! -s "$work/coccicheck.new" ] || status=1
+	[ $status -ne 0 ] || touch "$mark"
+	result $status "coccicheck"
+fi
+
 say "# Totals: pass:$((nr - bad)) fail:$bad skip:0"
 [ $bad -eq 0 ] || die $EXIT_FAILED "$bad of $nr steps of the series failed, see above; again: make series-check"
