@@ -106,8 +106,8 @@ static inline u64 kvmclock_line_instant(const struct kvmclock_line *line, u64 *t
  */
 static inline u64 kvmclock_line_tsc(const struct kvmclock_line *line, u64 ns, u32 frac)
 {
-	int bits = 64 + 32 + (line->shift < 0 ? -line->shift : 0);
-	u64 divisor = (u64)line->mul << (line->shift > 0 ? line->shift : 0);
+	int bits = 64 + 32;
+	u64 divisor = line->mul;
 	u64 elapsed_ns = ns - line->ref_ns;
 	bool negative = (s64)elapsed_ns < 0;
 	u64 remainder = 0;
@@ -118,6 +118,11 @@ static inline u64 kvmclock_line_tsc(const struct kvmclock_line *line, u64 ns, u3
 		elapsed_ns = -elapsed_ns - !!frac;
 		frac = -frac;
 	}
+
+	if (line->shift < 0)
+		bits -= line->shift;
+	else
+		divisor <<= line->shift;
 
 	/* Long division of 2^-shift * 2^32 * elapsed by mul; divisor < 2^63. */
 	while (bits--) {

@@ -256,7 +256,7 @@ TEST_F(kvmclock_guest_line, refusals)
 {
 	static const uint32_t short_muls[] = { 1, 2, 0xffff, 1U << 30, (1U << 31) - 1 };
 	static const int8_t shifts[] = { -128, -33, -32, 32, 33, 127 };
-	unsigned int shift = max(self->first.tsc_shift, 0);
+	unsigned int shift = max(0, (int)self->first.tsc_shift);
 	struct kvmclock_vcpu *kv = self->vcpu;
 	struct pvclock_vcpu_time_info line;
 	unsigned int i;
