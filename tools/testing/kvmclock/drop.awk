@@ -7,7 +7,8 @@
 # item     a function, prototype, type, macro or test case, with the comment before
 #          it
 # part     from one item to another, by the names of both
-# section  from the comment that has only this title to the next such comment
+# section  from the comment that has only this title to the next such comment, or
+#          from a title of reST to the next
 # case     a case of a switch statement, by its label
 # config   an option of a Kconfig
 # if       an #if and what is in it, by words of its line
@@ -99,16 +100,21 @@ function drop_part(    i, from, name)
 	}
 }
 
-function is_title(n)
+# The title that begins at this line, if one does: a comment's, or of reST.
+function title(n)
 {
-	return line[n] == "/*" && line[n + 1] ~ /^ \* / && line[n + 2] == " */" && line[n + 3] == ""
+	if (line[n] == "/*" && line[n + 1] ~ /^ \* / && line[n + 2] == " */" && line[n + 3] == "")
+		return substr(line[n + 1], 4)
+	if (line[n - 1] == "" && line[n + 1] ~ /^==+$/)
+		return line[n]
+	return ""
 }
 
 function drop_section(    n, m)
 {
 	for (n = 1; n <= NR; n++)
-		if (is_title(n) && line[n + 1] == " * " words) {
-			for (m = n + 1; m <= NR && !is_title(m); m++)
+		if (title(n) == words) {
+			for (m = n + 1; m <= NR && title(m) == ""; m++)
 				;
 			drop(n, m - 1)
 		}
@@ -157,10 +163,8 @@ function drop_if(    n, m, depth)
 function drop_lines(    n)
 {
 	for (n = 1; n <= NR; n++)
-		if (index(line[n], words)) {
-			gone[n] = 1
-			done++
-		}
+		if (index(line[n], words))
+			drop(n, n)
 }
 
 END {
