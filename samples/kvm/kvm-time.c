@@ -94,7 +94,7 @@ static __u64 clock_at(const struct pvclock_vcpu_time_info *line, __u64 tsc)
 	else
 		cycles <<= line->tsc_shift;
 	return line->system_time +
-	       (__u64)(((unsigned __int128)cycles * line->tsc_to_system_mul) >> 32);
+	       (__u64)(((__int128)cycles * line->tsc_to_system_mul) >> 32);
 }
 
 static __u64 abs_diff(__u64 a, __u64 b)

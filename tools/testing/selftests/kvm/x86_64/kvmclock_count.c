@@ -153,7 +153,7 @@ static uint64_t start(unsigned int nr_vcpus)
 	return least;
 }
 
-static void count(uint64_t cycles, const char *what, unsigned int nr_vcpus)
+static void report(uint64_t cycles, const char *what, unsigned int nr_vcpus)
 {
 	if (nr_vcpus)
 		printf("count: %lu %s, %u vCPU%s\n", cycles, what, nr_vcpus,
@@ -173,21 +173,21 @@ int main(int argc, char *argv[])
 
 	make_vm(1);
 	entries = least_of(enter_all);
-	count(least_of(get_clock) - none, "KVM_GET_CLOCK", 0);
-	count(least_of(update) - entries, "KVM_KVMCLOCK_CTRL and the page update", 0);
-	count(msr_write() - none, "guest's write of its system-time MSR", 0);
+	report(least_of(get_clock) - none, "KVM_GET_CLOCK", 0);
+	report(least_of(update) - entries, "KVM_KVMCLOCK_CTRL and the page update", 0);
+	report(msr_write() - none, "guest's write of its system-time MSR", 0);
 	kvm_vm_free(vm);
 
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		make_vm(sizes[i]);
 		entries = least_of(enter_all);
 		entry = least_of(enter_first);
-		count(least_of(set_clock) - entries, "KVM_SET_CLOCK and all updates", nr);
-		count(least_of(other_msr) - entries - entry,
-		      "system-time MSR by its other number", nr);
+		report(least_of(set_clock) - entries, "KVM_SET_CLOCK and all updates", nr);
+		report(least_of(other_msr) - entries - entry,
+		       "system-time MSR by its other number", nr);
 		kvm_vm_free(vm);
 	}
 	for (i = 0; i < ARRAY_SIZE(sizes); i++)
-		count(start(sizes[i]), "start of the last vCPU", sizes[i]);
+		report(start(sizes[i]), "start of the last vCPU", sizes[i]);
 	return 0;
 }

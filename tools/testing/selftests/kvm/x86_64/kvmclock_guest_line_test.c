@@ -142,7 +142,7 @@ TEST_F(kvmclock_guest_line, import)
 {
 	static const uint64_t times[] = { 0, 1, 1ULL << 32, 1ULL << 62, 1ULL << 63, -1ULL };
 	struct pvclock_vcpu_time_info line = self->first;
-	unsigned int shift = max(0, (int)line.tsc_shift);
+	unsigned int shift = max_t(int, line.tsc_shift, 0);
 	struct kvmclock_vcpu *kv = self->vcpu;
 	unsigned int i;
 	int r;
@@ -256,7 +256,7 @@ TEST_F(kvmclock_guest_line, refusals)
 {
 	static const uint32_t short_muls[] = { 1, 2, 0xffff, 1U << 30, (1U << 31) - 1 };
 	static const int8_t shifts[] = { -128, -33, -32, 32, 33, 127 };
-	unsigned int shift = max(0, (int)self->first.tsc_shift);
+	unsigned int shift = max_t(int, self->first.tsc_shift, 0);
 	struct kvmclock_vcpu *kv = self->vcpu;
 	struct pvclock_vcpu_time_info line;
 	unsigned int i;

@@ -31,7 +31,7 @@
 #define NR_READINGS		20
 
 /* Half a unit of a multiplier of 2^31: what rounding to nearest may be off. */
-#define RATE_ERROR		(1.0L / (1ULL << 32))
+#define RATE_ERROR		(1.0 / (1ULL << 32))
 
 #define HV_UNIT_NS		100
 #define XEN_HYPERCALL_MSR	0x40000000
@@ -179,21 +179,23 @@ static void assert_one_clock(struct kvm_vm *vm, struct kvmclock_vcpu *kv, const 
  */
 static void assert_rate(struct kvmclock_vcpu *kv, uint64_t khz)
 {
+	unsigned __int128 asked, rate;
 	struct pvclock_vcpu_time_info page = kvmclock_read_page(kv->page);
 	struct kvmclock_tsc tsc = kvmclock_get_tsc(kv);
-	long double bit = host_khz * 1000.0L / (1ULL << tsc.frac_bits);
-	long double tsc_hz = tsc.ratio * bit;
-	long double line_hz = 1e9L * (1ULL << 32) / page.tsc_to_system_mul;
-	long double error;
+	double line_hz = 1e9 * (1ULL << 32) / page.tsc_to_system_mul;
+	double tsc_hz, off;
 
+	asked = (unsigned __int128)khz << tsc.frac_bits;
+	rate = (unsigned __int128)host_khz * tsc.ratio;
+	tsc_hz = (double)rate / (1ULL << tsc.frac_bits) * 1000;
 	line_hz = page.tsc_shift < 0 ? line_hz * (1ULL << -page.tsc_shift) :
 				       line_hz / (1ULL << page.tsc_shift);
 
-	TEST_ASSERT(tsc_hz <= khz * 1000.0L && tsc_hz + bit > khz * 1000.0L,
-		    "%lu kHz: the TSC has %.9Lf Hz", khz, tsc_hz);
-	error = line_hz / tsc_hz - 1;
-	TEST_ASSERT(error >= -RATE_ERROR && error <= RATE_ERROR,
-		    "%lu kHz: the line's rate is off by %+.4Lf ppb", khz, error * 1e9L);
+	TEST_ASSERT(rate <= asked && rate + host_khz > asked,
+		    "%lu kHz: the TSC has %.9f Hz", khz, tsc_hz);
+	off = line_hz / tsc_hz - 1;
+	TEST_ASSERT(off >= -RATE_ERROR && off <= RATE_ERROR,
+		    "%lu kHz: the line's rate is off by %+.4f ppb", khz, off * 1e9);
 }
 
 TEST_F(kvmclock_scaling, rate)
