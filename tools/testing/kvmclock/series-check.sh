@@ -54,7 +54,6 @@ pristine()
 	git -C "$linux" init -q -b base
 	in_linux add -A -f
 	in_linux commit -q -m base
-	in_linux tag base
 	rm -f "$work/coccicheck.base"
 	echo "$identity" >"$linux/.git/kvmclock-base"
 }
