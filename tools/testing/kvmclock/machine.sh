@@ -58,14 +58,15 @@ amd_about()
 #
 # CPUID claims 3.5 GHz, so the kernel is told the rate; it is an odd one, as round
 # ones hide drift. Linux would warn of CPUID's topology and of its size of
-# compacted XSAVE areas.
+# compacted XSAVE areas, and would lay out memory by random numbers.
 intel_khz=97531
 intel_date=1767225600
-intel_cpuid="clearcpuid=ht,xsaves,xsavec"
+intel_cpuid="clearcpuid=ht,xsaves,xsavec,rdrand,rdseed"
 # Devices that go by real time: no two runs would be alike.
 intel_devices="i8042.nokbd i8042.noaux"
-# Of an idle processor in MWAIT it does not see all writes that should wake it.
-intel_idle="idle=halt"
+# An idle processor halts, and waits for an interrupt: whether Bochs sees each write
+# that should end a MWAIT is in doubt.
+intel_linux="norandmaps idle=halt"
 
 intel_prepare()
 {
@@ -74,7 +75,7 @@ intel_prepare()
 	cp "$image" "$O/cd/boot/bzImage"
 	cp "$O/initramfs.cpio" "$O/cd/boot/initramfs.cpio"
 	cat >"$O/cd/grub.cfg" <<-END
-		linux /boot/bzImage console=ttyS0,115200 results=ttyS1 $append tsc_early_khz=$intel_khz $intel_cpuid $intel_devices $intel_idle
+		linux /boot/bzImage console=ttyS0,115200 results=ttyS1 $append tsc_early_khz=$intel_khz $intel_cpuid $intel_devices $intel_linux
 		initrd /boot/initramfs.cpio
 		boot
 	END

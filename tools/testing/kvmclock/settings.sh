@@ -121,11 +121,11 @@ open_output()
 	if ! mkdir -p "$O" 2>/dev/null || [ ! -w "$O" ]; then
 		die $EXIT_USAGE "O=$O: this folder cannot be written; choose another"
 	fi
+	O=$(cd "$O" && pwd)
+	[ "${KVMCLOCK_HOLDS-}" != "$O" ] || return 0
 	# What is in it may be removed, by make clean at the latest.
 	[ -e "$O/.lock" ] || [ -z "$(ls -A "$O")" ] ||
 		die $EXIT_USAGE "O=$O: this folder holds files of others; choose a new one"
-	O=$(cd "$O" && pwd)
-	[ "${KVMCLOCK_HOLDS-}" != "$O" ] || return 0
 	exec 9>"$O/.lock"
 	if ! flock -n 9; then
 		say "O=$O: in use by another run, waiting for it"
