@@ -367,7 +367,8 @@ static bool kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *
 		read_unlock_irqrestore(&gpc->lock, flags);
 
 		if (kvm_gpc_refresh(gpc, len)) {
-			trace_kvmclock_page_missing(vcpu->vcpu_id, gpc->gpa);
+			/* Its vCPU may be moving it: one place or the other. */
+			trace_kvmclock_page_missing(vcpu->vcpu_id, data_race(gpc->gpa));
 			return false;
 		}
 		read_lock_irqsave(&gpc->lock, flags);

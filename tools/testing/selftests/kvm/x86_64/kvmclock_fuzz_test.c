@@ -27,7 +27,7 @@
 
 #define NR_VCPUS	3
 #define NR_CALLERS	3
-#define NR_OPERATIONS	1000000
+#define NR_OPERATIONS	200000
 #define NR_SCRATCH	4	/* pages that the guest can do without */
 #define RUN_PAUSE_US	200
 #define MAX_ERRORS	5

@@ -661,12 +661,25 @@ static void restore_many(bool frac)
 	bare_vm_free(&from);
 }
 
-TEST(restore_many_exactly)
+FIXTURE(kvmclock_restore) {
+	int unused;
+};
+
+FIXTURE_SETUP(kvmclock_restore)
+{
+}
+
+FIXTURE_TEARDOWN(kvmclock_restore)
+{
+}
+
+/* Sanitizers make these slow. */
+TEST_F_TIMEOUT(kvmclock_restore, restore_many_exactly, 200)
 {
 	restore_many(true);
 }
 
-TEST(restore_many_roughly)
+TEST_F_TIMEOUT(kvmclock_restore, restore_many_roughly, 200)
 {
 	restore_many(false);
 }
