@@ -71,12 +71,6 @@ static void guest_watch(struct kvmclock_mail *mail)
 	uint32_t id = mail->value;
 	uint8_t flags;
 
-	/*
-	 * An emulated processor may have an interrupt of the host wait for a
-	 * guest that never leaves by itself and has its own disabled.
-	 */
-	asm volatile("sti");
-
 	while (!READ_ONCE(watch.stop)) {
 		last = READ_ONCE(watch.last);
 		/* What is read next is read after what it is compared with. */

@@ -451,7 +451,6 @@ static bool guest_stop;
  */
 static void guest_busy(struct kvmclock_mail *mail)
 {
-	asm volatile("sti");
 	while (!READ_ONCE(guest_stop))
 		mail->value = __pvclock_read_cycles(mail->page_gva, rdtsc());
 	GUEST_DONE();
