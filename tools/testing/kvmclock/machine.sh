@@ -57,16 +57,13 @@ amd_about()
 # what this machine did it does again, to the instruction.
 #
 # CPUID claims 3.5 GHz, so the kernel is told the rate; it is an odd one, as round
-# ones hide drift. Linux would warn of CPUID's topology and of its size of
-# compacted XSAVE areas, and would lay out memory by random numbers.
+# ones hide drift.
 intel_khz=97531
 intel_date=1767225600
-intel_cpuid="clearcpuid=ht,xsaves,xsavec,rdrand,rdseed"
-# Devices that go by real time: no two runs would be alike.
-intel_devices="i8042.nokbd i8042.noaux"
-# An idle processor halts, and waits for an interrupt: whether Bochs sees each write
-# that should end a MWAIT is in doubt.
-intel_linux="norandmaps idle=halt"
+# Linux would warn of CPUID's topology and of its size of compacted XSAVE areas.
+# Random numbers and a keyboard that goes by real time would make each run another.
+# And it is in doubt whether Bochs sees each write that should end a MWAIT.
+intel_options="clearcpuid=ht,xsaves,xsavec,rdrand,rdseed norandmaps i8042.nokbd i8042.noaux idle=halt"
 
 intel_prepare()
 {
@@ -75,7 +72,7 @@ intel_prepare()
 	cp "$image" "$O/cd/boot/bzImage"
 	cp "$O/initramfs.cpio" "$O/cd/boot/initramfs.cpio"
 	cat >"$O/cd/grub.cfg" <<-END
-		linux /boot/bzImage console=ttyS0,115200 results=ttyS1 $append tsc_early_khz=$intel_khz $intel_cpuid $intel_devices $intel_linux
+		linux /boot/bzImage console=ttyS0,115200 results=ttyS1 $append tsc_early_khz=$intel_khz $intel_options
 		initrd /boot/initramfs.cpio
 		boot
 	END
@@ -122,7 +119,7 @@ intel_start()
 
 intel_about()
 {
-	say "$(bochs --help 2>&1 | sed -n 's/^ *\(Bochs x86 Emulator .*\)/\1/p'), skylake_x at $intel_khz kHz, $SMP processors, tsc=reliable $intel_cpuid"
+	say "$(bochs --help 2>&1 | sed -n 's/^ *\(Bochs x86 Emulator .*\)/\1/p'), skylake_x at $intel_khz kHz, $SMP processors, tsc=reliable $intel_options"
 }
 
 case ${1-} in
