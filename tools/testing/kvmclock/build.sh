@@ -116,7 +116,7 @@ build_tree()
 lab_config()
 {
 	set -- "$lab/configs/base.config"
-	[ "$BASE" = stock ] || set -- "$@" "$lab/configs/patched.config"
+	[ ! -e "$tree/arch/x86/kvm/tests" ] || set -- "$@" "$lab/configs/patched.config"
 	[ "$CONFIG" = base ] || set -- "$@" "$lab/configs/$CONFIG.config"
 	[ ! -e "$lab/configs/$CONFIG-$BASE.config" ] ||
 		set -- "$@" "$lab/configs/$CONFIG-$BASE.config"
