@@ -99,6 +99,7 @@ static void guest_watch(struct kvmclock_mail *mail)
 }
 
 struct event {
+	cpu_set_t cpus;		/* that the test may use */
 	struct kvm_vm *vm;
 	struct kvmclock_vcpu vcpu[MAX_VCPUS];
 	struct pvclock_vcpu_time_info first[MAX_VCPUS];
@@ -111,13 +112,22 @@ FIXTURE(kvmclock_event) {
 	struct event event;
 };
 
-static void move_thread(pthread_t thread, unsigned int cpu)
+static void set_affinity(pthread_t thread, const cpu_set_t *cpus)
 {
-	cpu_set_t set;
+	TEST_ASSERT(!pthread_setaffinity_np(thread, sizeof(*cpus), cpus), "affinity");
+}
 
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	TEST_ASSERT(!pthread_setaffinity_np(thread, sizeof(set), &set), "CPU %u", cpu);
+/* To CPU 1, which is the one that goes, or to another that the test may use. */
+static void move_thread(struct event *ev, unsigned int i, bool to_cpu1)
+{
+	cpu_set_t cpus = ev->cpus;
+
+	CPU_CLR(1, &cpus);
+	if (to_cpu1) {
+		CPU_ZERO(&cpus);
+		CPU_SET(1, &cpus);
+	}
+	set_affinity(ev->thread[i], &cpus);
 }
 
 static struct kvm_clock_data get_clock(struct event *ev)
@@ -162,6 +172,7 @@ FIXTURE_SETUP(kvmclock_event)
 	kvmclock_require_host();
 
 	ev->last = 0;
+	TEST_ASSERT(!sched_getaffinity(0, sizeof(ev->cpus), &ev->cpus), "sched_getaffinity()");
 	ev->vm = vm_create(MAX_VCPUS);
 	for (i = 0; i < NR_VCPUS; i++) {
 		kvmclock_vcpu_add_running(ev->vm, &ev->vcpu[i], i,
@@ -177,7 +188,7 @@ FIXTURE_SETUP(kvmclock_event)
 	for (i = 0; i < NR_WATCHERS; i++) {
 		TEST_ASSERT(!pthread_create(&ev->thread[i], NULL, kvmclock_run_until_done,
 					    &ev->vcpu[i]), "pthread_create() failed");
-		move_thread(ev->thread[i], i);
+		move_thread(ev, i, i == 1);
 	}
 	wait_for_readings(ev);
 	for (i = 0; i < UNBORN; i++)
@@ -351,9 +362,9 @@ TEST_F_TIMEOUT(kvmclock_event, clocksource, CASE_S)
 
 		/* Each vCPU has a line of its own, and a new one on another CPU. */
 		kvmclock_enter(&ev->vcpu[UNLOADED]);
-		move_thread(ev->thread[round & 1], !(round & 1));
+		move_thread(ev, round & 1, !(round & 1));
 		wait_for_readings(ev);
-		move_thread(ev->thread[round & 1], round & 1);
+		move_thread(ev, round & 1, round & 1);
 		wait_for_readings(ev);
 		if (!round)
 			usleep(DRIFT_US);
@@ -424,6 +435,8 @@ TEST_F_TIMEOUT(kvmclock_event, cpu_hotplug, CASE_S)
 	unsigned int i, round;
 
 	for (round = 0; round < NR_HOTPLUGS; round++) {
+		for (i = 0; i < NR_WATCHERS; i++)
+			set_affinity(ev->thread[i], &ev->cpus);
 		write_file_ok(CPU1_ONLINE, "0");
 		wait_for_readings(ev);
 		for (i = 0; i < UNBORN; i++) {
@@ -432,8 +445,8 @@ TEST_F_TIMEOUT(kvmclock_event, cpu_hotplug, CASE_S)
 		}
 
 		write_file_ok(CPU1_ONLINE, "1");
-		move_thread(ev->thread[round & 1], 1);
-		move_thread(ev->thread[!(round & 1)], 0);
+		move_thread(ev, round & 1, true);
+		move_thread(ev, !(round & 1), false);
 		wait_for_readings(ev);
 		for (i = 0; i < UNBORN; i++) {
 			assert_unmoved(ev, &ev->vcpu[i], &ev->first[i], "a CPU that came");
@@ -496,6 +509,8 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 		a = take_instant(ev);
 
 		told += suspend_host();
+		/* Its CPUs were gone, so the kernel gave it any. */
+		set_affinity(pthread_self(), &ev->cpus);
 
 		b = take_instant(ev);
 		TEST_ASSERT(b.data.flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", b.data.flags);

@@ -682,9 +682,11 @@ TEST(never_backwards)
 	struct relay *shared;
 	uint64_t last = 0, readings = 0, end = 0;
 	unsigned int i, nr;
+	cpu_set_t cpus;
 
 	/* One vCPU more than CPUs would spend its time waiting for them. */
-	nr = min_t(unsigned int, sysconf(_SC_NPROCESSORS_ONLN), MAX_VCPUS);
+	TEST_ASSERT(!sched_getaffinity(0, sizeof(cpus), &cpus), "sched_getaffinity()");
+	nr = min_t(unsigned int, CPU_COUNT(&cpus), MAX_VCPUS);
 	nr = max(nr, 2U);
 
 	relay.nr_vcpus = nr;
