@@ -9,14 +9,16 @@
  * without it.
  *
  * The kernel hands unknown name=value arguments of its command line to init as
- * environment: patience=N multiplies the tests' time limits, shell=1 asks for
- * a console instead of tests.
+ * environment: patience=N multiplies the tests' time limits, no_guest_on=N keeps
+ * every process, and so every guest, off CPU N, shell=1 asks for a console
+ * instead of tests.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -435,15 +437,29 @@ static void run_shell(void)
 		;
 }
 
+static void keep_off(int cpu)
+{
+	cpu_set_t cpus;
+
+	if (sched_getaffinity(0, sizeof(cpus), &cpus))
+		give_up("sched_getaffinity: %m");
+	CPU_CLR(cpu, &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+		give_up("no_guest_on=%d: %m", cpu);
+}
+
 int main(void)
 {
 	const char *serial = getenv("results");
+	const char *no_guest_on = getenv("no_guest_on");
 
 	mount_all();
 	raise_limits();
 	if (chdir("/tests"))
 		give_up("chdir /tests: %m");
 	setenv("PATH", "/bin", 1);
+	if (no_guest_on)
+		keep_off(atoi(no_guest_on));
 	if (getenv("shell")) {
 		wait_for_tsc();
 		run_shell();

@@ -21,7 +21,7 @@ done
 : "${O:=build}"         ## folder for everything that is built
 : "${TESTS:=}"          ## run only these tests of tools/testing/kvmclock/plan
 : "${CASE:=}"           ## run only this case of our tests, without what is before its dot
-: "${SMP:=2}"           ## processors of the emulated machine, 1 to 64 (intel: 8)
+: "${SMP:=2}"           ## processors for guests of the emulated machine, 1 to 63 (intel: 8)
 : "${TIMEOUT:=}"        ## seconds until a machine that has not finished is ended; empty: as many as it should need
 : "${SOB:=}"            ## make series: who posts it, as in SOB='Jo Doe <jo@example.org>'
 : "${PREFIX:=PATCH}"    ## make series: what the subjects begin with, as in PREFIX="PATCH v2"
@@ -86,7 +86,7 @@ check_settings()
 	one_of HOST built distro
 	one_of CONFIG base debug kcsan
 	one_of V 0 1
-	number SMP 1 64
+	number SMP 1 63
 	[ -z "$TIMEOUT" ] || number TIMEOUT 1 86400
 	number JOBS 1 1024
 	[ "$MACHINE" = amd ] || [ "$HOST" = built ] ||
