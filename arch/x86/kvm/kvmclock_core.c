@@ -1223,8 +1223,8 @@ static int kvmclock_set_tsc_value(struct kvm_vcpu *vcpu, const struct kvm_vcpu_t
 int kvmclock_has_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
 {
 	switch (attr->attr) {
-	case KVM_VCPU_TSC_OFFSET:
 	case KVM_VCPU_TSC_VALUE:
+	case KVM_VCPU_TSC_OFFSET:
 		return 0;
 	case KVM_VCPU_TSC_SCALE:
 		return kvm_caps.has_tsc_control ? 0 : -ENXIO;
