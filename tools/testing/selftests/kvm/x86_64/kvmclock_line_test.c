@@ -23,8 +23,8 @@
 
 #define HOUR_NS			(3600 * NSEC_PER_SEC)
 
-/* Two clocks that differ by 50 ppb are 100 ns apart after this. */
-#define DRIFT_US		2000000
+/* Two clocks that differ by 50 ppb are 50 ns apart after this. */
+#define DRIFT_US		1000000
 
 #define NR_UPDATES		1000
 #define NR_READINGS		1000

@@ -32,7 +32,7 @@
 #define NR_VCPUS	4
 
 /* The base repeats updates a tenth of a second later. */
-#define REPEATED_US	500000
+#define REPEATED_US	250000
 #define STEADY_S	5
 
 /*
