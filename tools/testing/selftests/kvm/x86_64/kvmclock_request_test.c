@@ -30,6 +30,7 @@
 
 #define MAX_VCPUS	64
 #define NR_VCPUS	4
+#define NR_TSC_WRITES	10
 
 /* The base repeats updates a tenth of a second later. */
 #define REPEATED_US	250000
@@ -419,6 +420,35 @@ TEST_F(kvmclock_request, tsc_write)
 			    "the same TSC offset: %u pages, %u of them the vCPU's", counts.pages,
 			    counts.page[1]);
 	}
+}
+
+/*
+ * The first vCPU may use the old MSR: that is decided with all else that decides
+ * about the master clock, or what a TSC write asks for is not what it gets, and
+ * the next one asks again.
+ */
+TEST_F(kvmclock_request, tsc_writes_after_the_old_msr)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	uint64_t offset = kvmclock_tsc_offset(&kv[1]);
+	struct counts counts;
+	unsigned int i;
+
+	kvmclock_enable(&kv[0], MSR_KVM_SYSTEM_TIME);
+	usleep(REPEATED_US);
+	kvmclock_enter_all(kv, NR_VCPUS);
+
+	count_from_here();
+	for (i = 0; i < NR_TSC_WRITES; i++) {
+		kvmclock_set_tsc_offset(&kv[1], offset);
+		kvmclock_enter_all(kv, NR_VCPUS);
+	}
+	counts = count_to_here();
+	TEST_ASSERT(!counts.changes, "the same TSC offset %u times: %u changes of the line",
+		    NR_TSC_WRITES, counts.changes);
+	TEST_ASSERT(counts.page[1] == counts.pages && counts.pages <= NR_TSC_WRITES,
+		    "the same TSC offset %u times: %u pages, %u of them the vCPU's",
+		    NR_TSC_WRITES, counts.pages, counts.page[1]);
 }
 
 /* One page, at once; and maybe once more for good measure. */
