@@ -66,7 +66,7 @@ tests_there()
 		case $name:$command in
 		*:kvm/*) needs=tools/testing/selftests/$command.c ;;
 		kunit:*) needs=arch/x86/kvm/tests ;;
-		kvm_time:*) needs=samples/kvm ;;
+		kvm_time:*) needs=samples/kvm/kvm-time.c ;;
 		*) needs=arch/x86/kvm/Kconfig.kvmclock ;;
 		esac
 		[ ! -e "$linux/$needs" ] || printf '%s ' "$name"

@@ -144,7 +144,7 @@ static inline void kvmclock_wrmsr(struct kvmclock_vcpu *kv, uint32_t msr, uint64
 		    kv->mail->vector);
 }
 
-#define KVMCLOCK_RFLAGS_IF	(1UL << 9)	/* interrupts are on */
+#define KVMCLOCK_RFLAGS_IF	BIT(9)	/* interrupts are on */
 
 /* Adds a vCPU that runs @guest; its first argument is its mailbox. */
 static inline void kvmclock_vcpu_add_running(struct kvm_vm *vm, struct kvmclock_vcpu *kv,
