@@ -34,7 +34,7 @@
 
 /* The base repeats updates a tenth of a second later. */
 #define REPEATED_US	250000
-#define STEADY_S	5
+#define STEADY_S	3
 
 /*
  * The event of a change of the line.  A kernel that has none draws the line
