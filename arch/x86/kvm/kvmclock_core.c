@@ -1041,9 +1041,12 @@ static int kvmclock_import(struct kvm_vcpu *vcpu, const struct pvclock_vcpu_time
 	if (!line->mul || abs_diff(kvmclock_line_hz(line), hz) > KVMCLOCK_IMPORT_HZ)
 		return -ERANGE;
 
-	/* Of the past, but not where a reader's shift drops bits: time would go back. */
+	/*
+	 * Of the past, and less than half as old as it may ever become, 2^63 shifted
+	 * cycles: from there on the clock would be computed wrong, and go back.
+	 */
 	delta = kvm_scale_tsc(rdtsc_ordered(), clock->ratio) - line->ref_tsc;
-	if (delta >> (63 - max_t(s8, line->shift, 0)))
+	if (delta >> (62 - max_t(s8, line->shift, 0)))
 		return -EINVAL;
 
 	return 0;

@@ -165,8 +165,8 @@ TEST_F(kvmclock_guest_line, import)
 		TEST_ASSERT(!(kv[0].page->flags & PVCLOCK_GUEST_STOPPED), "flags imported");
 	}
 
-	/* Where a guest's shift is about to lose bits, its clock would go back. */
-	line.tsc_timestamp = tsc_now(&kv[0]) - (1ULL << (63 - shift));
+	/* Halfway to where the clock would go back. */
+	line.tsc_timestamp = tsc_now(&kv[0]) - (1ULL << (62 - shift));
 	r = __kvmclock_set_line(&kv[0], &line);
 	TEST_ASSERT(r == -EINVAL, "a reference out of reach: %d", r);
 }
@@ -312,10 +312,15 @@ TEST_F(kvmclock_guest_line, refusals)
 		assert_refused(self, &line, EINVAL, "a reference to come");
 	}
 
-	/* Cycles since the reference, times two to the shift, are to fit in 63 bits. */
+	/*
+	 * Cycles since the reference, times two to the shift, are to fit in 62 bits:
+	 * half of the 63 after which the clock goes back, be it in an hour.
+	 */
 	line = self->first;
-	line.tsc_timestamp = tsc_now(&kv[0]) - (1ULL << (63 - shift));
+	line.tsc_timestamp = tsc_now(&kv[0]) - (1ULL << (62 - shift));
 	assert_refused(self, &line, EINVAL, "a reference too long ago");
+	line.tsc_timestamp = tsc_now(&kv[0]) - (1ULL << (63 - shift)) + 3600 * self->hz;
+	assert_refused(self, &line, EINVAL, "a reference that is good for an hour");
 
 	r = ioctl(kv[0].vcpu->fd, KVM_SET_CLOCK_GUEST, 0x1000) ? errno : 0;
 	TEST_ASSERT(r == EFAULT, "set from nowhere: %s", strerror(r));
@@ -329,7 +334,7 @@ TEST_F(kvmclock_guest_line, refusals)
 	kvmclock_set_line(&kv[0], &line);
 	line.tsc_to_system_mul = mul_of(&line, self->hz - 990);
 	kvmclock_set_line(&kv[0], &line);
-	line.tsc_timestamp = tsc_now(&kv[0]) - (1ULL << (62 - shift));
+	line.tsc_timestamp = tsc_now(&kv[0]) - (1ULL << (62 - shift)) + 3600 * self->hz;
 	kvmclock_set_line(&kv[0], &line);
 	kvmclock_enter_all(kv, NR_VCPUS);
 	assert_everyone_has(self, &line, kvmclock_tsc_offset(&kv[0]), "what is just allowed");
