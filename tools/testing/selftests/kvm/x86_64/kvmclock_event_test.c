@@ -120,12 +120,14 @@ static void set_affinity(pthread_t thread, const cpu_set_t *cpus)
 /* To CPU 1, which is the one that goes, or to another that the test may use. */
 static void move_thread(struct event *ev, unsigned int i, bool to_cpu1)
 {
-	cpu_set_t cpus = ev->cpus;
+	cpu_set_t cpus;
 
-	CPU_CLR(1, &cpus);
 	if (to_cpu1) {
 		CPU_ZERO(&cpus);
 		CPU_SET(1, &cpus);
+	} else {
+		cpus = ev->cpus;
+		CPU_CLR(1, &cpus);
 	}
 	set_affinity(ev->thread[i], &cpus);
 }

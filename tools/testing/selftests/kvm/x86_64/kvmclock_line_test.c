@@ -244,25 +244,11 @@ struct runner {
 	bool stop;
 };
 
-static void pin(uint32_t cpu)
-{
-	cpu_set_t set, allowed;
-	uint32_t i, nth;
-
-	TEST_ASSERT(!sched_getaffinity(0, sizeof(allowed), &allowed), "sched_getaffinity()");
-	nth = cpu % CPU_COUNT(&allowed);
-	for (i = 0; !CPU_ISSET(i, &allowed) || nth--; i++)
-		;
-	CPU_ZERO(&set);
-	CPU_SET(i, &set);
-	TEST_ASSERT(!sched_setaffinity(0, sizeof(set), &set), "sched_setaffinity()");
-}
-
 static void *enter_until_stopped(void *arg)
 {
 	struct runner *runner = arg;
 
-	pin(runner->cpu);
+	kvmclock_pin(pthread_self(), runner->cpu);
 	if (runner->enable_msr)
 		kvmclock_enable(runner->kv, runner->enable_msr);
 	while (!READ_ONCE(runner->stop))
@@ -666,7 +652,7 @@ static void *run_until_done(void *arg)
 {
 	struct runner *runner = arg;
 
-	pin(runner->cpu);
+	kvmclock_pin(pthread_self(), runner->cpu);
 	while (kvmclock_vcpu_run(runner->kv->vcpu))
 		;
 	return NULL;

@@ -486,22 +486,6 @@ static void guest_busy(struct kvmclock_mail *mail)
 	GUEST_DONE();
 }
 
-/* Moves a thread to the next CPU of those that are allowed. */
-static void move_on(pthread_t thread, const cpu_set_t *allowed, unsigned int *cpu)
-{
-	unsigned int next = *cpu;
-	cpu_set_t set;
-
-	do {
-		next = (next + 1) % CPU_SETSIZE;
-	} while (!CPU_ISSET(next, allowed));
-
-	CPU_ZERO(&set);
-	CPU_SET(next, &set);
-	TEST_ASSERT(!pthread_setaffinity_np(thread, sizeof(set), &set), "CPU %u", next);
-	*cpu = next;
-}
-
 /*
  * Two vCPUs that never stop reading, driven from CPU to CPU, one that goes in
  * and out, and one that is not loaded.
@@ -512,12 +496,10 @@ TEST_F_TIMEOUT(kvmclock_request, steady_state, 1000)
 	struct kvm_vm *vm = vm_create(ARRAY_SIZE(busy));
 	pthread_t thread[ARRAY_SIZE(busy)];
 	bool *stop = addr_gva2hva(vm, (vm_vaddr_t)&guest_stop);
-	unsigned int i, cpu = 0, moves = 0;
+	unsigned int i, moves = 0;
 	struct counts counts;
-	cpu_set_t allowed;
 	uint64_t begin;
 
-	TEST_ASSERT(!sched_getaffinity(0, sizeof(allowed), &allowed), "sched_getaffinity()");
 	for (i = 0; i < ARRAY_SIZE(busy); i++) {
 		kvmclock_vcpu_add_running(vm, &busy[i], i, guest_busy);
 		vcpu_set_msr(busy[i].vcpu, MSR_KVM_SYSTEM_TIME_NEW,
@@ -535,10 +517,10 @@ TEST_F_TIMEOUT(kvmclock_request, steady_state, 1000)
 	begin = kvmclock_get(vm).clock;
 	while (kvmclock_get(vm).clock < begin + steady_s * NSEC_PER_SEC) {
 		/* An odd number of moves per turn, so that each sees all CPUs. */
-		move_on(thread[0], &allowed, &cpu);
-		move_on(thread[moves & 1], &allowed, &cpu);
+		kvmclock_pin(thread[0], moves);
+		kvmclock_pin(thread[moves & 1], moves + 1);
+		kvmclock_pin(thread[1], moves + 2);
 		moves += 3;
-		move_on(thread[1], &allowed, &cpu);
 		kvmclock_enter(&kv[0]);
 		usleep(10000);
 	}

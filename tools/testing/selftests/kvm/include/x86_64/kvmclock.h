@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <asm/kvm_para.h>
 #include <asm/pvclock.h>
@@ -250,6 +251,26 @@ static inline void kvmclock_raise(uint64_t *highest, uint64_t now)
 			break;
 		last = found;
 	}
+}
+
+/*
+ * Pins a thread to one of the CPUs that the process has, counted round and
+ * round: those of its first thread, which is not to be pinned itself.
+ */
+static inline void kvmclock_pin(pthread_t thread, unsigned int nth)
+{
+	cpu_set_t set, allowed;
+	unsigned int cpu;
+
+	TEST_ASSERT(!sched_getaffinity(getpid(), sizeof(allowed), &allowed),
+		    "sched_getaffinity() failed");
+	nth %= CPU_COUNT(&allowed);
+	for (cpu = 0; !CPU_ISSET(cpu, &allowed) || nth--; cpu++)
+		;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	TEST_ASSERT(!pthread_setaffinity_np(thread, sizeof(set), &set), "to CPU %u", cpu);
 }
 
 /* A thread's work: a guest that says when it is done. */
