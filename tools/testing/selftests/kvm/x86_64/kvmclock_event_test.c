@@ -312,10 +312,11 @@ static struct instant take_instant(struct event *ev)
  * the line over the TSC or CLOCK_MONOTONIC_RAW, whose rates differ where RAW is
  * another clocksource's.  Where it is the TSC's they do by 2^-23, as a kernel's
  * multiplier for ten minutes has 23 significant bits or more, and the line's is
- * finer; 4 ns are two differences of two rounded readings.
+ * finer; 4 ns are two differences of two rounded readings.  The clock may be
+ * @ahead of that by a switch from the one to the other.
  */
 static void assert_continues(const struct instant *a, const struct instant *b,
-			     const struct pvclock_vcpu_time_info *page)
+			     const struct pvclock_vcpu_time_info *page, int64_t ahead)
 {
 	int64_t least = b->base_before - a->base_after, most = b->base_after - a->base_before;
 	int64_t passed = b->data.clock - a->data.clock;
@@ -323,7 +324,7 @@ static void assert_continues(const struct instant *a, const struct instant *b,
 	least = min_t(int64_t, least, kvmclock_scale(page, b->tsc_before - a->tsc_after));
 	most = max_t(int64_t, most, kvmclock_scale(page, b->tsc_after - a->tsc_before));
 	least -= (least >> 22) + 4;
-	most += (most >> 22) + 4;
+	most += (most >> 22) + 4 + ahead;
 	TEST_ASSERT(passed >= least && passed <= most,
 		    "the clock went %ld ns in %ld to %ld ns", passed, least, most);
 }
@@ -331,6 +332,28 @@ static void assert_continues(const struct instant *a, const struct instant *b,
 static bool says_stable(struct kvm_vm *vm)
 {
 	return kvmclock_get(vm).flags & KVM_CLOCK_TSC_STABLE;
+}
+
+/*
+ * Waits until the clock is no longer a line.  It left it by two readings, of
+ * base time and then of the TSC, and is ahead by what passed between the two:
+ * returned is what passed from the last reading of the line, @a or a later one,
+ * to the first of what came after it, by whatever says more.
+ */
+static int64_t wait_off_line(struct event *ev, const struct instant *a,
+			     const struct pvclock_vcpu_time_info *page)
+{
+	struct instant before, now = *a;
+	time_t begin = time(NULL);
+
+	while (now.data.flags & KVM_CLOCK_TSC_STABLE) {
+		TEST_ASSERT(time(NULL) < begin + PATIENCE_S, "still the TSC's line");
+		before = now;
+		now = take_instant(ev);
+	}
+
+	return max_t(int64_t, now.base_after - before.base_before,
+		     kvmclock_scale(page, now.tsc_after - before.tsc_before));
 }
 
 static bool has_master_clock(struct event *ev)
@@ -345,13 +368,14 @@ TEST_F_TIMEOUT(kvmclock_event, clocksource, CASE_S)
 	const char *other = other_clocksource();
 	struct instant a, b, c;
 	unsigned int i, round;
+	int64_t ahead;
 
 	for (round = 0; round < NR_SWITCHES; round++) {
 		struct pvclock_vcpu_time_info page = kvmclock_read_page(ev->vcpu[0].page);
 
 		a = take_instant(ev);
 		write_file_ok(CLOCKSOURCE, other);
-		wait_until(ev, !has_master_clock(ev));
+		ahead = wait_off_line(ev, &a, &page);
 		wait_for_readings(ev);
 		for (i = 0; i < NR_VCPUS; i++)
 			assert_stable(&ev->vcpu[i], false);
@@ -360,7 +384,7 @@ TEST_F_TIMEOUT(kvmclock_event, clocksource, CASE_S)
 		b = take_instant(ev);
 		TEST_ASSERT(!(b.data.flags & (KVM_CLOCK_TSC_STABLE | KVM_CLOCK_HOST_TSC)),
 			    "round %u, on %s: flags 0x%x", round, other, b.data.flags);
-		assert_continues(&a, &b, &page);
+		assert_continues(&a, &b, &page, ahead);
 
 		/* Each vCPU has a line of its own, and a new one on another CPU. */
 		kvmclock_enter(&ev->vcpu[UNLOADED]);
@@ -375,7 +399,7 @@ TEST_F_TIMEOUT(kvmclock_event, clocksource, CASE_S)
 		wait_until(ev, has_master_clock(ev));
 		wait_for_readings(ev);
 		c = take_instant(ev);
-		assert_continues(&a, &c, &page);
+		assert_continues(&a, &c, &page, ahead);
 		for (i = 0; i < NR_VCPUS; i++) {
 			assert_stable(&ev->vcpu[i], true);
 			assert_clock_is_page(ev, &ev->vcpu[i]);
@@ -544,7 +568,7 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 			TEST_ASSERT(after.tsc_to_system_mul == before[0].tsc_to_system_mul &&
 				    after.tsc_shift == before[0].tsc_shift, "another slope");
 		}
-		assert_continues(&a, &b, &before[0]);
+		assert_continues(&a, &b, &before[0], 0);
 	}
 
 	for (i = UNLOADED; i <= UNBORN; i++) {
