@@ -21,6 +21,10 @@ become()
 # An AMD processor with nested paging. TCG does not emulate invtsc but passes the
 # TSC of the hardware through, which has it; KVM wants to see the bit.
 #
+# No CMPXCHG16B: QEMU 7.2 makes the flags after it of what an earlier instruction
+# left behind. An interrupt just then saves part of an address as RFLAGS, which IRET
+# loads: the host single-steps, or ends in a double fault.
+#
 # No guest runs on processor 0, which SMP= does not count. An XRSTOR or FXRSTOR on
 # any processor of QEMU 7.2 also writes the word with processor 0's GIF and nested
 # paging (cpu_clear_ignne()), without a lock: what a VMRUN or #VMEXIT there does to
@@ -32,7 +36,7 @@ become_qemu()
 {
 	become qemu-system-x86_64 -nodefaults -no-reboot -display none -M q35 \
 		-accel tcg,thread=multi -smp "$((SMP + 1))" -m 3G \
-		-cpu max,+svm,+npt,+invtsc,x-force-features=on \
+		-cpu max,+svm,+npt,+invtsc,-cx16,x-force-features=on \
 		-device isa-debug-exit,iobase=0xf4 \
 		-kernel "$image" -initrd "$O/initramfs.cpio" "$@"
 }
