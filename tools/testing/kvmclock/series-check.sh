@@ -146,7 +146,7 @@ say "1..$((total + 3))"
 
 in_linux am --abort 2>/dev/null || :
 in_linux checkout -q -f base
-in_linux clean -qfd
+in_linux clean -qfdx
 in_linux branch -f series base
 in_linux checkout -q series
 # shellcheck disable=SC2046 # names without blanks
