@@ -648,20 +648,9 @@ static void guest_relay(struct kvmclock_mail *mail)
 	GUEST_DONE();
 }
 
-static void *run_until_done(void *arg)
-{
-	struct runner *runner = arg;
-
-	kvmclock_pin(pthread_self(), runner->cpu);
-	while (kvmclock_vcpu_run(runner->kv->vcpu))
-		;
-	return NULL;
-}
-
 TEST(never_backwards)
 {
 	struct kvmclock_vcpu kv[MAX_VCPUS];
-	struct runner runner[MAX_VCPUS];
 	pthread_t thread[MAX_VCPUS];
 	struct kvm_vm *vm = vm_create(MAX_VCPUS);
 	struct kvm_clock_data data;
@@ -681,14 +670,15 @@ TEST(never_backwards)
 		kvmclock_vcpu_add_running(vm, &kv[i], i, guest_relay);
 		kv[i].mail->value = i;
 		vcpu_set_msr(kv[i].vcpu, MSR_KVM_SYSTEM_TIME_NEW, kv[i].page_gpa | KVM_MSR_ENABLED);
-		runner[i] = (struct runner) { .kv = &kv[i], .cpu = i };
 	}
 	sync_global_to_guest(vm, relay);
 	shared = addr_gva2hva(vm, (vm_vaddr_t)&relay);
 
-	for (i = 0; i < nr; i++)
-		TEST_ASSERT(!pthread_create(&thread[i], NULL, run_until_done, &runner[i]),
+	for (i = 0; i < nr; i++) {
+		TEST_ASSERT(!pthread_create(&thread[i], NULL, kvmclock_run_until_done, &kv[i]),
 			    "pthread_create() failed");
+		kvmclock_pin(thread[i], i);
+	}
 	while (READ_ONCE(shared->turn) < READ_ONCE(shared->last_turn)) {
 		data = kvmclock_get(vm);
 		TEST_ASSERT(data.clock >= last, "KVM_GET_CLOCK: %llu after %lu", data.clock, last);
