@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * KVM's clock (kvmclock_core.c), its guest TSC (kvmclock_tsc.c) and its host's
- * time (kvmclock_host.c), as the rest of KVM sees them.  All state of a VM is
- * in two structs of asm/kvm_clock.h.
+ * KVM's clock and the guest TSC: what the rest of KVM may call, and nothing else.
+ * (This is the host's side; the guest's driver is arch/x86/kernel/kvmclock.c.)
+ * What the clock's own files tell each other is in kvmclock_internal.h; all state
+ * of a VM is in two structs of asm/kvmclock_state.h.
  */
 #ifndef _KVM_X86_KVMCLOCK_H
 #define _KVM_X86_KVMCLOCK_H
@@ -18,9 +19,10 @@
  */
 void kvmclock_vendor_init(void);
 void kvmclock_vendor_exit(void);
-void kvmclock_cpu_enabled(void);
-void kvmclock_cpu_disabled(void);
+void kvmclock_host_resumed(void);
+void kvmclock_host_suspends(void);
 void kvmclock_init_vm(struct kvm *kvm);
+void kvmclock_destroy_vm(struct kvm *kvm);
 void kvmclock_vcpu_init(struct kvm_vcpu *vcpu);
 void kvmclock_vcpu_reset(struct kvm_vcpu *vcpu);
 void kvm_tsc_vcpu_init(struct kvm_vcpu *vcpu);
@@ -34,25 +36,84 @@ static inline void kvmclock_vcpu_put(struct kvm_vcpu *vcpu)
 	WRITE_ONCE(vcpu->arch.clock.last_host_tsc, rdtsc());
 }
 
-/* With interrupts off, before the vCPU leaves IN_GUEST_MODE. */
+/*
+ * Both with interrupts off, while the vCPU is IN_GUEST_MODE: nothing that it reads by
+ * changes in between, or the gate leaks.
+ */
+static inline void kvmclock_guest_enter(struct kvm_vcpu *vcpu)
+{
+	if (IS_ENABLED(CONFIG_KVM_PROVE_CLOCK))
+		vcpu->arch.clock.changes_at_entry = READ_ONCE(vcpu->kvm->arch.clock.changes);
+}
+
 static inline void kvmclock_guest_exit(struct kvm_vcpu *vcpu)
 {
-	WRITE_ONCE(vcpu->arch.clock.last_host_tsc, rdtsc());
-	if (unlikely(vcpu->arch.clock.always_catchup || READ_ONCE(vcpu->arch.clock.owed)))
+	if (IS_ENABLED(CONFIG_KVM_PROVE_CLOCK))
+		WARN_ON_ONCE(vcpu->arch.clock.changes_at_entry !=
+			     READ_ONCE(vcpu->kvm->arch.clock.changes));
+
+	WRITE_ONCE(vcpu->arch.clock.last_read_tsc, rdtsc());
+	if (unlikely(vcpu->arch.clock.always_catchup))
 		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 }
 
 /*
- * The three requests, from a vCPU about to enter the guest; may sleep.
+ * The three requests, from a vCPU about to enter the guest; may sleep, and may
+ * make the request again for the vCPU to look at its signals and its ring first.
  * KVM_REQ_CLOCK_UPDATE: this vCPU's page is out of date.
- * KVM_REQ_GLOBAL_CLOCK_UPDATE: the line or the stable bit changed; the first
- *	vCPU to come writes all pages.
+ * KVM_REQ_GLOBAL_CLOCK_UPDATE: the line or the stable bit changed, and no page may
+ *	show the stable bit with an old line when the vCPU enters.
  * KVM_REQ_MASTERCLOCK_UPDATE: what decides about the master clock and the
  *	stable bit changed; if the decision does too, so do they.
  */
 void kvmclock_update_page(struct kvm_vcpu *vcpu);
-void kvmclock_update_all_pages(struct kvm *kvm);
+void kvmclock_update_others(struct kvm_vcpu *vcpu);
 void kvmclock_update_master(struct kvm *kvm);
+
+/* The structures that a guest reads its clock from: where they are. */
+void kvmclock_page_moved(struct kvm_vcpu *vcpu, bool host_initiated);
+void kvmclock_rewrite_pages(struct kvm *kvm);
+#ifdef CONFIG_KVM_HYPERV
+void kvmclock_hv_page_moved(struct kvm_vcpu *vcpu);
+
+/* hyperv.c: a line in the form of Hyper-V's page; false if it has none. */
+bool compute_tsc_page_parameters(struct pvclock_vcpu_time_info *line,
+				 struct ms_hyperv_tsc_page *page);
+
+/* Does Hyper-V's page tell another time than the clock? */
+static inline bool kvmclock_hv_page_off(struct kvm *kvm)
+{
+	return READ_ONCE(kvm->arch.clock.hv_stale) &&
+	       !kvm->arch.hyperv.hv_tsc_emulation_control;
+}
+#endif
+
+bool __kvmclock_memory_comes(struct kvm_vcpu *vcpu, gfn_t gfn);
+
+/*
+ * Memory that has come is about to be mapped for the guest; may sleep.  The
+ * barrier pairs with the one in kvmclock_write_vcpu().
+ */
+static inline bool kvmclock_memory_comes(struct kvm_vcpu *vcpu, gfn_t gfn)
+{
+	smp_mb();	/* the memory before the note */
+	if (likely(!READ_ONCE(vcpu->kvm->arch.clock.nr_absent)))
+		return true;
+
+	return __kvmclock_memory_comes(vcpu, gfn);
+}
+
+/* Nothing but what the guest asks for is mapped for it as long as this is so. */
+static inline bool kvmclock_awaits_memory(struct kvm *kvm)
+{
+	return READ_ONCE(kvm->arch.clock.nr_absent);
+}
+
+/* kvmclock_memory_comes() may be false until userspace has emptied the dirty ring. */
+bool kvmclock_awaits_ring(struct kvm_vcpu *vcpu);
+
+/* The host has found its TSC to be broken. */
+bool kvmclock_host_tsc_unstable(void);
 
 /* The clock, at one host TSC read each. */
 u64 kvmclock_read_ns(struct kvm *kvm);
@@ -61,8 +122,8 @@ u64 kvmclock_read_vcpu(struct kvm_vcpu *vcpu, s64 *monotonic_ns);
 int kvmclock_pairing(struct kvm_vcpu *vcpu, gpa_t gpa, unsigned long type);
 
 /* Guest interface: MSRs */
-void kvmclock_set_system_time(struct kvm_vcpu *vcpu, u64 data);
-void kvmclock_set_wall_clock(struct kvm *kvm, u64 data);
+void kvmclock_set_system_time(struct kvm_vcpu *vcpu, u64 data, bool host_initiated);
+bool kvmclock_set_wall_clock(struct kvm_vcpu *vcpu, u64 data, bool host_initiated);
 
 static inline u64 kvmclock_system_time_msr(struct kvm_vcpu *vcpu)
 {
@@ -84,71 +145,20 @@ int kvmclock_has_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr);
 int kvmclock_get_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr);
 int kvmclock_set_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr);
 
-/* The host's time: kvmclock_host.c */
-
-/**
- * struct kvmclock_snapshot - the host's times at one instant
- * @host_tsc:	host TSC
- * @base_ns:	base time: CLOCK_MONOTONIC_RAW plus the time slept since boot
- * @real_ns:	CLOCK_REALTIME
- * @paired:	all three come from one TSC read.  Otherwise the host keeps
- *		time by something else, and the TSC was read just after.
- */
-struct kvmclock_snapshot {
-	u64  host_tsc;
-	s64  base_ns;
-	s64  real_ns;
-	bool paired;
-};
-
-/**
- * struct kvmclock_sleep - what the host has slept, for kvmclock_resume()
- * @resumes:	suspends that the host has been through
- * @restart_cycles: TSC cycles that it lost in them by restarting its TSC
- * @before:	its time on the way into the last one
- *
- * Written while tasks are being frozen, or are.
- */
-struct kvmclock_sleep {
-	unsigned int resumes;
-	u64 restart_cycles;
-	struct kvmclock_snapshot before;
-};
-
-extern struct kvmclock_sleep kvmclock_sleep;
-
-void kvmclock_snapshot(struct kvmclock_snapshot *now);
-bool kvmclock_host_tsc_unstable(void);
-int kvmclock_host_mode(void);
-unsigned int kvmclock_cpu_khz(void);
-unsigned int kvmclock_max_khz(void);
-
-/* What the host's time and the guest TSC call when they change. */
-void kvmclock_resume(struct kvm *kvm);
-bool kvmclock_reconsider(struct kvm *kvm);
-void kvmclock_suspend_line(struct kvm *kvm);
-void kvmclock_resume_line(struct kvm *kvm);
-void kvmclock_tsc_changed(struct kvm_vcpu *vcpu, bool host_initiated);
-void kvmclock_carry_line(struct kvm_vcpu *vcpu, u64 host_tsc, u64 ratio);
-
-/* The guest TSC: kvmclock_tsc.c */
+/* The guest TSC */
 int kvm_tsc_set_vm_khz(struct kvm *kvm, u32 khz);
 int kvm_tsc_set_vcpu_khz(struct kvm_vcpu *vcpu, u32 khz);
-u64 kvm_tsc_default_ratio(struct kvm *kvm);
-void kvm_tsc_init_vm(struct kvm *kvm, const struct kvmclock_snapshot *now);
-void kvm_tsc_host_restarted(struct kvm *kvm, u64 restart_cycles);
-void kvm_tsc_vcpu_load(struct kvm_vcpu *vcpu, int cpu);
-void kvm_tsc_catch_up(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now);
-void kvm_tsc_set_l1_offset(struct kvm_vcpu *vcpu, u64 offset);
-void kvm_tsc_set_value(struct kvm_vcpu *vcpu, u64 tsc, u64 scaled_tsc, u64 slack_cycles,
-		       s64 elapsed_ns, const struct kvmclock_snapshot *now);
-void kvm_tsc_write_offset(struct kvm_vcpu *vcpu, u64 offset);
+
+/* Rate of vCPUs to come. */
+static inline u32 kvm_tsc_vm_khz(struct kvm *kvm)
+{
+	return READ_ONCE(kvm->arch.clock.default_khz);
+}
 
 u64 kvm_tsc_read_msr(struct kvm_vcpu *vcpu, bool host_initiated);
 void kvm_tsc_write_msr(struct kvm_vcpu *vcpu, u64 tsc, bool host_initiated);
 void kvm_tsc_write_adjust_msr(struct kvm_vcpu *vcpu, u64 adjust, bool host_initiated);
 
-u64 kvm_scale_tsc(u64 host_tsc, u64 ratio);
 u64 kvm_read_l1_tsc(struct kvm_vcpu *vcpu, u64 host_tsc);
 u64 kvm_calc_nested_tsc_offset(u64 l1_offset, u64 l2_offset, u64 l2_ratio);
 u64 kvm_calc_nested_tsc_multiplier(u64 l1_ratio, u64 l2_ratio);
@@ -185,10 +195,32 @@ static inline void kvm_set_tsc_ratio(struct kvm_vcpu *vcpu, u64 ratio)
 	vcpu->arch.clock.ratio = ratio;
 }
 
+/* The TSC is faster than the host's, and moved by software at each exit. */
+static inline bool kvm_tsc_always_catchup(struct kvm_vcpu *vcpu)
+{
+	return vcpu->arch.clock.always_catchup;
+}
+
 /* Rate that the guest is told, 0 if unknown. */
 static inline u32 kvm_tsc_khz(struct kvm_vcpu *vcpu)
 {
 	return vcpu->arch.clock.khz;
+}
+
+/* What Xen's CPUID leaf says of the clock. */
+static inline u32 kvmclock_xen_khz(struct kvm_vcpu *vcpu)
+{
+	return vcpu->arch.clock.xen_khz;
+}
+
+static inline u32 kvmclock_xen_mul(struct kvm_vcpu *vcpu)
+{
+	return vcpu->arch.clock.xen_mul;
+}
+
+static inline s8 kvmclock_xen_shift(struct kvm_vcpu *vcpu)
+{
+	return vcpu->arch.clock.xen_shift;
 }
 
 static inline u64 kvm_tsc_adjust_msr(struct kvm_vcpu *vcpu)

@@ -17,20 +17,18 @@
  * one, the line starts where that clock is.  Without a master clock - the host
  * does not keep time by its TSC, or the vCPUs' rates differ - the offset is
  * the clock, and each vCPU has a line of its own that is drawn anew at every
- * update.  It starts no lower than the old one was when the vCPU left the
- * guest, so the guest never sees its clock go backwards.
+ * update and once in KVMCLOCK_REDRAW_NS.  It starts no lower than the old one was
+ * when the vCPU left the guest, so the guest never sees its clock go backwards;
+ * if that is ahead of the clock, it goes slower until they meet.
  *
- * Locking: kvm_clock.lock guards the state.  The line and the stable bit change
- * with the gate closed, that is with no vCPU in the guest, under gate_lock, and
- * leave each vCPU with the request to write the pages.  The first one back does
- * so, under pages_lock, for all vCPUs, the halted ones included, before any of
- * them is in the guest again.  Guest memory may be as slow as a page fault that
- * userspace serves; nothing but other writers waits for it.
+ * The line and the stable bit change with the gate closed, that is with no vCPU in
+ * the guest, and leave each vCPU with the request to see to guest memory:
+ * kvmclock_page.c.  Who writes what under which lock is a table in
+ * Documentation/virt/kvm/x86/kvmclock.rst.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/kvm_host.h>
-#include <linux/suspend.h>
 #include <linux/timekeeping.h>
 
 #include <asm/pvclock-abi.h>
@@ -44,24 +42,9 @@
 #include "x86.h"
 #include "hyperv.h"
 #include "kvmclock.h"
-#include "kvmclock_decide.h"
-#include "lapic.h"
+#include "kvmclock_internal.h"
 #include "trace.h"
 #include "xen.h"
-
-#ifdef CONFIG_KVM_PROVE_CLOCK
-#define KVM_CLOCK_WARN_ON(x) WARN_ON_ONCE(x)
-#else
-#define KVM_CLOCK_WARN_ON(x) BUILD_BUG_ON_INVALID(x)
-#endif
-
-static_assert(sizeof(struct pvclock_vcpu_time_info) == 32);
-static_assert(offsetof(struct pvclock_vcpu_time_info, tsc_timestamp) == 8);
-static_assert(offsetof(struct pvclock_vcpu_time_info, flags) == 29);
-static_assert(sizeof(struct pvclock_wall_clock) == 12);
-static_assert(sizeof(struct kvm_vcpu_tsc_scale) == 16);
-static_assert(sizeof(struct kvm_vcpu_tsc_value) == 64);
-static_assert(offsetof(struct kvm_vcpu_tsc_value, reserved) == 24);
 
 /*
  * Rates
@@ -98,32 +81,82 @@ static bool kvmclock_slope(unsigned int host_khz, u64 ratio, struct kvmclock_lin
 				 line);
 }
 
+/* Rate of the TSC that the VM's line is over, in Hz. */
+u64 kvmclock_rate_hz(const struct kvm_clock *clock)
+{
+	return kvmclock_scaled_rate(clock->host_khz, clock->ratio, 0);
+}
+
 /*
  * Who has a master clock
  */
 
-static void kvmclock_survey(struct kvm *kvm, struct kvmclock_survey *s)
+void kvmclock_compare_tscs(struct kvm *kvm, struct kvmclock_tscs *s)
 {
 	struct kvm_vcpu *vcpu;
 	unsigned long i;
 
 	lockdep_assert_held(&kvm->arch.clock.lock);
 
-	kvmclock_survey_begin(s, kvm_tsc_default_ratio(kvm));
+	kvmclock_tscs_begin(s, kvm_tsc_default_ratio(kvm));
 	kvm_for_each_vcpu(i, vcpu, kvm) {
 		struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 
-		kvmclock_survey_vcpu(s, v->l1_ratio, v->l1_offset, v->catchup);
+		kvmclock_tscs_add(s, v->l1_ratio, v->l1_offset, v->catchup);
 	}
+}
+
+/*
+ * What the TSCs are is counted as they change.  A vCPU that is online counts a
+ * moment later, when it has joined: until then they are looked at one by one.
+ */
+static void kvmclock_get_tscs(struct kvm *kvm, struct kvmclock_tscs *s)
+{
+	const struct kvmclock_census *census = &kvm->arch.clock.census;
+	struct kvmclock_tscs __maybe_unused check;
+
+	if (!census->nr || census->nr != atomic_read(&kvm->online_vcpus)) {
+		kvmclock_compare_tscs(kvm, s);
+		return;
+	}
+
+	kvmclock_tscs_begin(s, kvm_get_vcpu(kvm, 0)->arch.clock.l1_ratio);
+	s->same_rate = !census->rate_steps;
+	s->same_tsc = kvmclock_census_same_tsc(census);
+
+#ifdef CONFIG_KVM_PROVE_CLOCK
+	kvmclock_compare_tscs(kvm, &check);
+	KVM_CLOCK_WARN_ON(check.nr == census->nr &&
+			  (check.ratio != s->ratio || check.same_rate != s->same_rate ||
+			   check.same_tsc != s->same_tsc));
+#endif
+}
+
+/*
+ * A vCPU's TSC has changed.  Can the predicate say otherwise now?  A quick look at
+ * what is counted, since few changes do that.  Yes, if it can't be told so.
+ */
+bool kvmclock_tscs_may_decide(struct kvm *kvm)
+{
+	const struct kvm_clock *clock = &kvm->arch.clock;
+	const struct kvmclock_census *census = &clock->census;
+
+	lockdep_assert_held(&clock->lock);
+
+	if (!clock->master || census->nr != atomic_read(&kvm->online_vcpus) ||
+	    census->rate_steps || kvm_get_vcpu(kvm, 0)->arch.clock.l1_ratio != clock->ratio)
+		return true;
+
+	return clock->stable != kvmclock_census_same_tsc(census);
 }
 
 static void kvmclock_decide(struct kvm *kvm, const struct kvmclock_snapshot *now,
 			    struct kvmclock_decision *want)
 {
-	struct kvmclock_survey s;
+	struct kvmclock_tscs s;
 	unsigned int frac_bits;
 
-	kvmclock_survey(kvm, &s);
+	kvmclock_get_tscs(kvm, &s);
 
 	want->host_khz = tsc_khz;
 	frac_bits = kvmclock_frac_bits(s.ratio);
@@ -146,7 +179,7 @@ static bool kvmclock_same_line(const struct kvm_clock *clock,
  * Changes of the line
  */
 
-static u64 kvmclock_at(const struct kvm_clock *clock, const struct kvmclock_snapshot *now)
+u64 kvmclock_at(const struct kvm_clock *clock, const struct kvmclock_snapshot *now)
 {
 	if (clock->master)
 		return kvmclock_line_ns(&clock->line, kvm_scale_tsc(now->host_tsc, clock->ratio));
@@ -154,30 +187,59 @@ static u64 kvmclock_at(const struct kvm_clock *clock, const struct kvmclock_snap
 	return now->base_ns + clock->base_offset_ns;
 }
 
-/* Is the VM's line one over this vCPU's TSC, which only its own thread changes? */
-static bool kvmclock_has_line(struct kvm_vcpu *vcpu)
+/*
+ * Does the VM's line apply to this vCPU's TSC, that is was it drawn at its ratio?
+ * Not if the host's TSC is found to be broken, although the line is still there.
+ */
+bool kvmclock_has_line(struct kvm_vcpu *vcpu)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 
-	return clock->master && clock->ratio == kvm_l1_tsc_ratio(vcpu);
+	lockdep_assert_held(&clock->lock);
+
+	return clock->master && clock->ratio == kvm_l1_tsc_ratio(vcpu) &&
+	       !kvmclock_host_tsc_unstable();
 }
 
-/* The clock goes on as base time. */
-static void kvmclock_leave_line(struct kvm_clock *clock, const struct kvmclock_snapshot *now)
+/* From here on the line is held against base time, should the TSC be broken. */
+static void kvmclock_anchor(struct kvm_clock *clock, const struct kvmclock_snapshot *now)
 {
-	clock->base_offset_ns = kvmclock_at(clock, now) - now->base_ns;
+	clock->anchor_ns = kvmclock_at(clock, now);
+	clock->anchor_base_ns = now->base_ns;
+}
+
+/* Does the line say what base time says, but for what they drift apart? */
+static bool kvmclock_line_is_sound(const struct kvm_clock *clock,
+				   const struct kvmclock_snapshot *now)
+{
+	return kvmclock_is_drift(kvmclock_at(clock, now) - clock->anchor_ns,
+				 now->base_ns - clock->anchor_base_ns,
+				 max_t(u64, div_u64(kvmclock_rate_hz(clock), 1000), 1));
+}
+
+/*
+ * The clock goes on as base time.  If the host left the TSC because it is
+ * broken, the line may have gone with it: then what base time says has passed
+ * since the anchor counts.
+ */
+static void kvmclock_line_to_base(struct kvm_clock *clock, const struct kvmclock_snapshot *now)
+{
+	if (kvmclock_line_is_sound(clock, now))
+		clock->base_offset_ns = kvmclock_at(clock, now) - now->base_ns;
+	else
+		clock->base_offset_ns = clock->anchor_ns - clock->anchor_base_ns;
 	clock->master = false;
 	clock->stable = false;
 }
 
 /*
  * The last clock value that a vCPU, now out of the guest, can have read.  Its
- * thread may be on its way off the CPU, and note a later TSC meanwhile: either
- * will do.
+ * thread may be on its way off the CPU, and note a later TSC meanwhile, which
+ * only raises the bound.
  */
 static u64 kvmclock_last_read_ns(const struct kvm_vcpu_clock *v)
 {
-	u64 host_tsc = READ_ONCE(v->last_host_tsc);
+	u64 host_tsc = READ_ONCE(v->last_read_tsc);
 
 	return kvmclock_line_ns(&v->line, kvm_scale_tsc(host_tsc, v->l1_ratio));
 }
@@ -187,17 +249,17 @@ static u64 kvmclock_last_read_ns(const struct kvm_vcpu_clock *v)
  * the rate of the last line it is parallel to it: that slope may have come
  * with the guest from elsewhere.
  */
-static void kvmclock_enter_line(struct kvm *kvm, const struct kvmclock_snapshot *now,
-				const struct kvmclock_decision *want)
+static void kvmclock_base_to_line(struct kvm *kvm, const struct kvmclock_snapshot *now,
+				  const struct kvmclock_decision *want)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
-	s64 ns = kvmclock_at(clock, now);
+	u64 ns = kvmclock_at(clock, now);
 	struct kvm_vcpu *vcpu;
 	unsigned long i;
 
 	kvm_for_each_vcpu(i, vcpu, kvm) {
 		if (vcpu->arch.clock.line.mul)
-			ns = max_t(s64, ns, kvmclock_last_read_ns(&vcpu->arch.clock));
+			ns = kvmclock_later_ns(ns, kvmclock_last_read_ns(&vcpu->arch.clock));
 	}
 
 	if (clock->ratio != want->ratio || clock->host_khz != want->host_khz) {
@@ -208,6 +270,7 @@ static void kvmclock_enter_line(struct kvm *kvm, const struct kvmclock_snapshot 
 	clock->line.ref_tsc = kvm_scale_tsc(now->host_tsc, clock->ratio);
 	clock->line.ref_ns = ns;
 	clock->master = true;
+	kvmclock_anchor(clock, now);
 }
 
 static void kvmclock_apply(struct kvm *kvm, const struct kvmclock_snapshot *now,
@@ -216,16 +279,47 @@ static void kvmclock_apply(struct kvm *kvm, const struct kvmclock_snapshot *now,
 	struct kvm_clock *clock = &kvm->arch.clock;
 
 	if (!kvmclock_same_line(clock, want)) {
+		bool __maybe_unused sound = !clock->master || kvmclock_line_is_sound(clock, now);
 		u64 before_ns = kvmclock_at(clock, now);
 
 		if (clock->master)
-			kvmclock_leave_line(clock, now);
+			kvmclock_line_to_base(clock, now);
 		if (want->master)
-			kvmclock_enter_line(kvm, now, want);
+			kvmclock_base_to_line(kvm, now, want);
 
-		KVM_CLOCK_WARN_ON((s64)(kvmclock_at(clock, now) - before_ns) < 0);
+		KVM_CLOCK_WARN_ON(sound && (s64)(kvmclock_at(clock, now) - before_ns) < 0);
 	}
 	clock->stable = want->stable;
+}
+
+/* The vCPU's line begins with what the guest can have read of it last. */
+static void kvmclock_cut_line(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	u64 host_tsc = READ_ONCE(v->last_read_tsc);
+	u64 scaled_tsc = kvm_scale_tsc(host_tsc, v->l1_ratio);
+
+	lockdep_assert_held(&vcpu->kvm->arch.clock.lock);
+
+	if (v->line.mul && host_tsc) {
+		v->line.ref_ns = kvmclock_line_ns(&v->line, scaled_tsc);
+		v->line.ref_tsc = scaled_tsc;
+	}
+}
+
+/* A line that was cut goes on at @host_tsc * @ratio. */
+static void kvmclock_join_line(struct kvm_vcpu *vcpu, u64 host_tsc, u64 ratio)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	if (v->line.mul) {
+		v->line.ref_tsc = kvm_scale_tsc(host_tsc, ratio);
+		if (ratio != v->l1_ratio)
+			kvmclock_slope(kvmclock_host_khz(&vcpu->kvm->arch.clock), ratio, &v->line);
+		kvmclock_page_stale(vcpu);
+	}
+	WRITE_ONCE(v->last_read_tsc, host_tsc);
+	WRITE_ONCE(v->last_host_tsc, host_tsc);
 }
 
 /*
@@ -234,32 +328,23 @@ static void kvmclock_apply(struct kvm *kvm, const struct kvmclock_snapshot *now,
  */
 void kvmclock_carry_line(struct kvm_vcpu *vcpu, u64 host_tsc, u64 ratio)
 {
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-
-	lockdep_assert_held(&vcpu->kvm->arch.clock.lock);
-
-	if (v->line.mul && READ_ONCE(v->last_host_tsc)) {
-		v->line.ref_ns = kvmclock_last_read_ns(v);
-		v->line.ref_tsc = kvm_scale_tsc(host_tsc, ratio);
-		if (ratio != v->l1_ratio)
-			kvmclock_slope(kvmclock_host_khz(&vcpu->kvm->arch.clock), ratio, &v->line);
-	}
-	WRITE_ONCE(v->last_host_tsc, host_tsc);
+	kvmclock_cut_line(vcpu);
+	kvmclock_join_line(vcpu, host_tsc, ratio);
 }
 
-/*
- * Guest memory no longer has the line, and can't have it here: it is written
- * on behalf of a vCPU only, lest a dirty ring miss it.
- */
+/* Guest memory no longer has the line: each vCPU sees to it before it enters. */
 static void kvmclock_line_changed(struct kvm *kvm)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 	struct kvm_vcpu *vcpu;
 	unsigned long i;
 
-	WRITE_ONCE(clock->version, clock->version + 1);
+	lockdep_assert_held(&clock->lock);
+
+	WRITE_ONCE(clock->changes, clock->changes + 1);
 	trace_kvmclock_change(clock);
 
+	kvmclock_pages_stale(kvm);
 	kvm_for_each_vcpu(i, vcpu, kvm)
 		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
 }
@@ -273,323 +358,215 @@ static void kvmclock_line_changed(struct kvm *kvm)
  * clock says (it reads a sleep from the RTC, in seconds), lost the line: the
  * clock goes on from the value at the suspend, by the time that has passed.
  */
-void kvmclock_resume(struct kvm *kvm)
+void __kvmclock_make_up_for_suspend(struct kvm *kvm)
 {
-	const struct kvmclock_snapshot *before = &kvmclock_sleep.before;
+	const struct kvmclock_snapshot *before = &kvmclock_slept.before;
 	struct kvm_clock *clock = &kvm->arch.clock;
 	struct kvmclock_snapshot now;
 	struct kvm_vcpu *vcpu;
-	unsigned long flags;
 	unsigned long i;
 	bool restarted;
 	s64 missed_ns;
 
-	if (likely(READ_ONCE(clock->resumes) == READ_ONCE(kvmclock_sleep.resumes)))
-		return;
+	lockdep_assert_held(&clock->lock);
 
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	if (clock->resumes == kvmclock_sleep.resumes)
-		goto out_unlock;
-
-	kvmclock_snapshot(&now);
+	kvmclock_take_snapshot(&now);
 	write_seqcount_begin(&clock->seq);
 
-	restarted = clock->restart_cycles != kvmclock_sleep.restart_cycles;
+	restarted = clock->restart_cycles != kvmclock_slept.restart_cycles;
 	missed_ns = now.base_ns - before->base_ns -
 		    (s64)(kvmclock_at(clock, &now) - kvmclock_at(clock, before));
 
-	if (restarted || abs(missed_ns) >= NSEC_PER_SEC) {
-		if (clock->master) {
-			struct kvmclock_decision again = {
-				.ratio = clock->ratio,
-				.host_khz = clock->host_khz,
-			};
-			bool stable = clock->stable;
-
-			kvmclock_leave_line(clock, before);
-			if (now.paired) {
-				kvmclock_enter_line(kvm, &now, &again);
-				clock->stable = stable;
-			}
-		}
-		kvm_for_each_vcpu(i, vcpu, kvm) {
-			kvmclock_carry_line(vcpu, now.host_tsc, vcpu->arch.clock.l1_ratio);
-			kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
-			kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
-		}
-		kvm_tsc_host_restarted(kvm, kvmclock_sleep.restart_cycles);
-		kvmclock_line_changed(kvm);
+	if (!restarted && abs(missed_ns) < NSEC_PER_SEC) {
+		/* Base time has read the sleep from the RTC, in seconds. */
+		kvmclock_anchor(clock, &now);
+		write_seqcount_end(&clock->seq);
+		goto out_resumed;
 	}
 
+	if (clock->master) {
+		struct kvmclock_decision again = {
+			.ratio = clock->ratio,
+			.host_khz = clock->host_khz,
+		};
+		bool stable = clock->stable;
+
+		kvmclock_anchor(clock, before);
+		kvmclock_line_to_base(clock, before);
+		if (now.paired) {
+			kvmclock_base_to_line(kvm, &now, &again);
+			clock->stable = stable;
+		}
+	}
 	write_seqcount_end(&clock->seq);
-	WRITE_ONCE(clock->resumes, kvmclock_sleep.resumes);
-out_unlock:
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
-}
 
-/*
- * Pages
- */
-
-/* A line over a TSC with this offset, as a page has it. */
-static struct pvclock_vcpu_time_info kvmclock_page(const struct kvmclock_line *line, u64 offset,
-						   bool stable)
-{
-	return (struct pvclock_vcpu_time_info) {
-		.tsc_timestamp = line->ref_tsc + offset,
-		.system_time = line->ref_ns,
-		.tsc_to_system_mul = line->mul,
-		.tsc_shift = line->shift,
-		.flags = stable ? PVCLOCK_TSC_STABLE_BIT : 0,
-	};
-}
-
-/*
- * Writes one structure of the pvclock ABI into guest memory.  Its version is
- * odd while it is being written, and any vCPU may be reading it: the barriers
- * pair with those of the guest around its reads of the version.
- *
- * @page is what to write but for the version; @stopped, if not NULL, says
- * whether PVCLOCK_GUEST_STOPPED is owed, and the guest's copy of that flag is
- * kept: the guest clears it, in its own time.  Nothing is written, and false
- * returned, if there is no memory.
- */
-static bool kvmclock_write_page(struct kvm_vcpu *vcpu, struct gfn_to_pfn_cache *gpc,
-				unsigned int offset, struct pvclock_vcpu_time_info page,
-				unsigned long *stopped)
-{
-	unsigned long len = offset + sizeof(page);
-	struct pvclock_vcpu_time_info *to;
-	unsigned long flags;
-
-	read_lock_irqsave(&gpc->lock, flags);
-	while (!kvm_gpc_check(gpc, len)) {
-		read_unlock_irqrestore(&gpc->lock, flags);
-
-		if (kvm_gpc_refresh(gpc, len)) {
-			/* Its vCPU may be moving it: one place or the other. */
-			trace_kvmclock_page_missing(vcpu->vcpu_id, data_race(gpc->gpa));
-			return false;
-		}
-		read_lock_irqsave(&gpc->lock, flags);
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		kvmclock_carry_line(vcpu, now.host_tsc, vcpu->arch.clock.l1_ratio);
+		kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
 	}
+	kvm_tsc_host_restarted(kvm, kvmclock_slept.restart_cycles);
+	kvmclock_line_changed(kvm);
 
-	to = gpc->khva + offset;
+out_resumed:
+	WRITE_ONCE(clock->resumes, kvmclock_slept.resumes);
+}
 
-	page.version = READ_ONCE(to->version);
-	page.version += 1 + (page.version & 1);
-	WRITE_ONCE(to->version, page.version);
-	smp_wmb();	/* odd version before any content */
-
-	if (stopped) {
-		page.flags |= READ_ONCE(to->flags) & PVCLOCK_GUEST_STOPPED;
-		if (test_and_clear_bit(0, stopped))
-			page.flags |= PVCLOCK_GUEST_STOPPED;
-	}
-
-	/* A guest may clear its flag at any time, on any vCPU: then it is set again. */
-	data_race(*to = page);
-
-	smp_wmb();	/* all content before the even version */
-	WRITE_ONCE(to->version, ++page.version);
-
-	kvm_gpc_mark_dirty_in_slot(gpc);
-	read_unlock_irqrestore(&gpc->lock, flags);
-
-	trace_kvm_pvclock_update(vcpu->vcpu_id, &page);
-	return true;
+void kvmclock_make_up_for_suspend(struct kvm *kvm)
+{
+	kvmclock_unlock(kvm, kvmclock_lock(kvm));
 }
 
 /*
- * The Hyper-V TSC page has no modulo arithmetic: its reference must not be
- * before the guest's TSC 0.  One that is - a TSC was written back - is moved
- * forward along the line until it isn't.
+ * The line of a vCPU
  */
-static void kvmclock_write_hv_page(struct kvm_vcpu *vcpu, struct kvmclock_line line,
-				   u64 offset, bool stable)
-{
-	u64 now_tsc = kvm_scale_tsc(rdtsc(), vcpu->arch.clock.l1_ratio) + offset;
-	struct pvclock_vcpu_time_info page;
-
-	line.ref_tsc += offset;
-	if (line.ref_tsc > now_tsc)
-		kvmclock_line_advance(&line, ((-line.ref_tsc - 1) >> (32 - line.shift)) + 1);
-
-	page = kvmclock_page(&line, 0, stable);
-	kvm_hv_setup_tsc_page(vcpu->kvm, &page);
-}
-
-/*
- * The line into all that the guest reads on this vCPU.
- *
- * Memory that is not there may come back with what it had before, and the line
- * is owed to it then.  It can't be told when that is; but the guest can't read
- * it without an exit in between, as it had no mapping, and see
- * kvmclock_guest_exit().
- */
-static void kvmclock_write_line(struct kvm_vcpu *vcpu, const struct kvmclock_line *line,
-				u64 offset, bool stable)
-{
-	struct pvclock_vcpu_time_info page = kvmclock_page(line, offset, stable);
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	bool written = true;
-
-	lockdep_assert_held(&vcpu->kvm->arch.clock.pages_lock);
-
-	/* Switched by the vCPU's own thread, which requests an update then. */
-	if (READ_ONCE(v->page.active))
-		written &= kvmclock_write_page(vcpu, &v->page, 0, page, &v->guest_stopped);
-
-	kvmclock_write_hv_page(vcpu, *line, offset, stable);
-
-#ifdef CONFIG_KVM_XEN
-	/* Old Xen guests trip over the stable bit unless they asked for it. */
-	if (vcpu->kvm->arch.xen_hvm_config.flags & KVM_XEN_HVM_CONFIG_PVCLOCK_TSC_UNSTABLE)
-		page.flags &= ~PVCLOCK_TSC_STABLE_BIT;
-
-	if (READ_ONCE(vcpu->arch.xen.vcpu_info_cache.active))
-		written &= kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_info_cache,
-					       offsetof(struct compat_vcpu_info, time),
-					       page, NULL);
-	if (READ_ONCE(vcpu->arch.xen.vcpu_time_info_cache.active))
-		written &= kvmclock_write_page(vcpu, &vcpu->arch.xen.vcpu_time_info_cache, 0,
-					       page, NULL);
-#endif
-
-	WRITE_ONCE(v->owed, !written);
-}
 
 /*
  * The line that a vCPU without a master clock reads from now on: where the
- * clock is, but no lower than where the vCPU's last line was.
+ * clock is, but no lower than what its guest can have read last, and half of what has
+ * passed since.  If that is ahead, it goes slower, so as to have lost its lead when it
+ * is drawn next: what is left then is what the TSC and base time drift apart in that
+ * time, and no more.  But not at first: guests take the rate of their TSC from the
+ * page that they have just enabled, for good.
  */
 static void kvmclock_draw_line(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	s64 ns = kvmclock_at(clock, now);
+	u64 scaled_tsc = kvm_scale_tsc(now->host_tsc, v->l1_ratio);
+	u64 clock_ns = kvmclock_at(clock, now), ns = clock_ns;
+	struct kvmclock_line line = v->line;
+	s64 since_ns;
 
-	if (v->line.mul)
-		ns = max_t(s64, ns, kvmclock_last_read_ns(v));
-
+	line.ref_ns = kvmclock_last_read_ns(v);
+	line.ref_tsc = kvm_scale_tsc(READ_ONCE(v->last_read_tsc), v->l1_ratio);
 	/* With the host's rate unknown the slope stays: there is none better. */
-	kvmclock_slope(kvmclock_host_khz(clock), v->l1_ratio, &v->line);
-	v->line.ref_tsc = kvm_scale_tsc(now->host_tsc, v->l1_ratio);
-	v->line.ref_ns = ns;
-}
+	kvmclock_slope(kvmclock_host_khz(clock), v->l1_ratio, &line);
 
-/*
- * A vCPU that is out of the guest, by another's thread: the VM's line or, as
- * only its own thread can draw a new one, the line that it has.
- */
-static void kvmclock_write_other(struct kvm_vcpu *vcpu)
-{
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	struct kvmclock_line line;
-	unsigned long flags;
-	bool stable;
-	u64 offset;
-
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	if (clock->master)
-		v->line = clock->line;
-	else
-		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
-	line = v->line;
-	offset = v->l1_offset;
-	stable = clock->stable;
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
-
-	if (line.mul)
-		kvmclock_write_line(vcpu, &line, offset, stable);
-}
-
-void kvmclock_update_all_pages(struct kvm *kvm)
-{
-	struct kvm_clock *clock = &kvm->arch.clock;
-	struct kvm_vcpu *vcpu;
-	unsigned long i;
-	u64 version;
-
-	mutex_lock(&clock->pages_lock);
-	version = READ_ONCE(clock->version);
-	if (clock->published != version) {
-		kvm_hv_request_tsc_page_update(kvm);
-		kvm_for_each_vcpu(i, vcpu, kvm)
-			kvmclock_write_other(vcpu);
-		WRITE_ONCE(clock->published, version);
+	if (v->line.mul) {
+		/* Of the TSC's own slope: that of a line which loses its lead is less. */
+		since_ns = kvmclock_line_ns(&line, scaled_tsc) - line.ref_ns;
+		ns = kvmclock_later_ns(ns, line.ref_ns + max(since_ns, 0) / 2);
+		/* The guest reads no less from now on, though it may not be drawn for it. */
+		WRITE_ONCE(v->last_read_tsc, now->host_tsc);
 	}
-	mutex_unlock(&clock->pages_lock);
+
+	line.ref_tsc = scaled_tsc;
+	line.ref_ns = ns;
+	if (ns != clock_ns && now->base_ns - v->moved_base_ns >= KVMCLOCK_CALIBRATE_NS)
+		kvmclock_line_converge(&line, ns - clock_ns, KVMCLOCK_REDRAW_NS);
+	v->line = line;
 }
 
-static void kvmclock_update_rate_khz(struct kvm_vcpu *vcpu, unsigned int host_khz)
-{
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	u32 khz = div_u64(kvmclock_scaled_rate(host_khz, v->l1_ratio, 0) + 500, 1000);
-
-	if (khz == v->rate_khz)
-		return;
-
-	v->rate_khz = khz;
-	kvm_xen_update_tsc_info(vcpu);
-}
-
-/* Would the guest read less from the VM's line now than it can have before? */
+/* Would the guest read less from the VM's line from now on than it can have before? */
 static bool __maybe_unused kvmclock_goes_back(struct kvm_vcpu *vcpu)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	u64 now_ns = kvmclock_line_ns(&clock->line, kvm_scale_tsc(rdtsc(), clock->ratio));
+	u64 last_ns = kvmclock_last_read_ns(v), now_ns;
 
-	return v->line.mul && v->last_host_tsc && (s64)(now_ns - kvmclock_last_read_ns(v)) < 0;
+	/* Its thread may be leaving its CPU: what it noted by now was before this TSC. */
+	now_ns = kvmclock_line_ns(&clock->line, kvm_scale_tsc(rdtsc_ordered(), clock->ratio));
+	return v->line.mul && READ_ONCE(v->last_read_tsc) && (s64)(now_ns - last_ns) < 0;
 }
 
-void kvmclock_update_page(struct kvm_vcpu *vcpu)
+/*
+ * What the vCPU's memory is to have, by whatever thread writes it: the VM's line,
+ * then true is returned, or, as only its own thread draws a new one, the line that
+ * it has.
+ */
+bool kvmclock_take_line(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	struct kvmclock_snapshot now;
+
+	if (kvmclock_has_line(vcpu)) {
+		KVM_CLOCK_WARN_ON(kvmclock_goes_back(vcpu));
+		v->line = vcpu->kvm->arch.clock.line;
+		return true;
+	}
+	if (!v->line.mul) {
+		kvmclock_take_snapshot(&now);
+		kvmclock_draw_line(vcpu, &now);
+	}
+	return false;
+}
+
+/* Xen has the rate and the slope in a CPUID leaf, too. */
+static bool kvmclock_xen_info_changed(struct kvm_vcpu *vcpu)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	unsigned int host_khz = kvmclock_host_khz(clock);
+	u32 khz = div_u64(kvmclock_scaled_rate(host_khz, v->l1_ratio, 0) + 500, 1000);
+	struct kvmclock_line slope = v->line;
+
+	lockdep_assert_held(&clock->lock);
+
+	/* Without a master clock: the slope that the line is drawn at and comes back to. */
+	if (!kvmclock_has_line(vcpu))
+		kvmclock_slope(host_khz, v->l1_ratio, &slope);
+
+	if (v->xen_khz == khz && v->xen_mul == slope.mul && v->xen_shift == slope.shift)
+		return false;
+
+	v->xen_khz = khz;
+	v->xen_mul = slope.mul;
+	v->xen_shift = slope.shift;
+	return true;
+}
+
+/* The vCPU is about to write its own memory: catch up, draw, take its line. */
+void kvmclock_update_line(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	struct kvmclock_snapshot now;
-	struct kvmclock_line line;
-	unsigned int host_khz;
+	bool xen_info, has_line;
 	unsigned long flags;
-	u64 offset;
-	bool stable;
 
-	mutex_lock(&clock->pages_lock);
+	flags = kvmclock_lock(vcpu->kvm);
+	if (vcpu->kvm->arch.clock.tsc_changes || !v->counted) {
+		/*
+		 * Not yet: the last reading is one of the old TSC; or who creates the
+		 * vCPU has not told anybody, and somebody runs it already.
+		 */
+		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+		kvmclock_unlock(vcpu->kvm, flags);
+		return;
+	}
 
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	host_khz = kvmclock_host_khz(clock);
-	if (v->catchup || !clock->master) {
-		kvmclock_snapshot(&now);
+	/* Once: the host may find its TSC broken at any time. */
+	has_line = kvmclock_has_line(vcpu);
+	if (v->catchup || !has_line) {
+		kvmclock_take_snapshot(&now);
 		if (v->catchup)
 			kvm_tsc_catch_up(vcpu, &now);
 	}
-	if (!clock->master) {
+	if (!has_line) {
 		kvmclock_draw_line(vcpu, &now);
+		kvmclock_page_stale(vcpu);
 	} else {
 		KVM_CLOCK_WARN_ON(kvmclock_goes_back(vcpu));
-		v->line = clock->line;
+		v->line = vcpu->kvm->arch.clock.line;
 	}
-	line = v->line;
-	offset = v->l1_offset;
-	stable = clock->stable;
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
+	xen_info = kvmclock_xen_info_changed(vcpu);
+	kvmclock_unlock(vcpu->kvm, flags);
 
-	kvmclock_update_rate_khz(vcpu, host_khz);
-	kvmclock_write_line(vcpu, &line, offset, stable);
-
-	mutex_unlock(&clock->pages_lock);
+	if (xen_info)
+		kvm_xen_update_tsc_info(vcpu);
 }
 
 /*
  * Changes of the line, with the gate
  */
 
-/* No vCPU is in the guest when this returns, nor enters it. */
+/*
+ * KVM_REQ_MCLOCK_INPROGRESS: no vCPU is in the guest when this returns, nor enters
+ * it.  Not one that is created meanwhile either: it does not count, so it does not
+ * enter, before kvm_tsc_vcpu_join() has waited for the gate, and is asked from then on.
+ */
 static void kvmclock_close_gate(struct kvm *kvm)
 {
-	lockdep_assert_held(&kvm->arch.clock.gate_lock);
+	lockdep_assert_held(&kvm->arch.clock.change_lock);
 
 	kvm_make_all_cpus_request(kvm, KVM_REQ_MCLOCK_INPROGRESS);
 }
@@ -603,21 +580,51 @@ static void kvmclock_open_gate(struct kvm *kvm)
 		kvm_clear_request(KVM_REQ_MCLOCK_INPROGRESS, vcpu);
 }
 
-static void kvmclock_begin_change(struct kvm *kvm) __acquires(&kvm->arch.clock.lock)
+/*
+ * A change of the line, in three steps: this, whatever it is that changes, and
+ * kvmclock_end_change().  Between the two no vCPU is in the guest, readers wait, and
+ * nobody else changes anything; @now is one instant of it.  Nothing sleeps, nor is
+ * preempted: a vCPU of real-time priority, spinning at the gate, would not let who
+ * holds it go on.
+ */
+static void __kvmclock_begin_change(struct kvm *kvm, struct kvmclock_snapshot *now)
+	__acquires(&kvm->arch.clock.lock)
 {
-	struct kvm_clock *clock = &kvm->arch.clock;
-
-	raw_spin_lock_irq(&clock->lock);
-	write_seqcount_begin(&clock->seq);
+	preempt_disable();
+	kvmclock_close_gate(kvm);
+	kvmclock_lock_now(kvm, now);
+	write_seqcount_begin(&kvm->arch.clock.seq);
 }
 
-static void kvmclock_end_change(struct kvm *kvm) __releases(&kvm->arch.clock.lock)
+static void __kvmclock_end_change(struct kvm *kvm, bool changed)
+	__releases(&kvm->arch.clock.lock)
 {
-	struct kvm_clock *clock = &kvm->arch.clock;
+	write_seqcount_end(&kvm->arch.clock.seq);
+	if (changed)
+		kvmclock_line_changed(kvm);
+	raw_spin_unlock_irq(&kvm->arch.clock.lock);
+	kvmclock_open_gate(kvm);
+	preempt_enable();
+}
 
-	kvmclock_line_changed(kvm);
-	write_seqcount_end(&clock->seq);
-	raw_spin_unlock_irq(&clock->lock);
+void kvmclock_begin_change(struct kvm *kvm, struct kvmclock_snapshot *now)
+	__acquires(&kvm->arch.clock.lock)
+{
+	mutex_lock(&kvm->arch.clock.change_lock);
+	__kvmclock_begin_change(kvm, now);
+}
+
+void kvmclock_end_change(struct kvm *kvm, bool changed)
+	__releases(&kvm->arch.clock.lock)
+{
+	__kvmclock_end_change(kvm, changed);
+	mutex_unlock(&kvm->arch.clock.change_lock);
+}
+
+void kvmclock_await_gate(struct kvm *kvm)
+{
+	mutex_lock(&kvm->arch.clock.change_lock);
+	mutex_unlock(&kvm->arch.clock.change_lock);
 }
 
 /* Does the clock differ from what it should be? */
@@ -629,77 +636,63 @@ static bool kvmclock_out_of_date(struct kvm *kvm)
 	unsigned long flags;
 	bool differs;
 
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	kvmclock_snapshot(&now);
+	flags = kvmclock_lock_now(kvm, &now);
 	kvmclock_decide(kvm, &now, &want);
 	differs = !kvmclock_same_line(clock, &want) || clock->stable != want.stable;
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
+	kvmclock_unlock(kvm, flags);
 
 	return differs;
 }
 
+static void kvmclock_plan_redraw(struct kvm *kvm)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+
+	if (!READ_ONCE(clock->master) && atomic_read(&kvm->online_vcpus))
+		queue_delayed_work(system_unbound_wq, &clock->redraw,
+				   nsecs_to_jiffies(KVMCLOCK_REDRAW_NS));
+}
+
 /*
- * Has the clock be what it should be; true if it wasn't.  Does not touch guest
- * memory, so that the host's events may call it under kvm_lock.
+ * Has the clock be what it should be.  Judged without the gate first: kicking all
+ * vCPUs is the price to be avoided.  And without the mutex: most of what asks changes
+ * nothing, and does not wait for what does.  Does not touch guest memory, so that the
+ * host's events may call it under kvm_lock.
  */
-bool kvmclock_reconsider(struct kvm *kvm)
+void kvmclock_update_master(struct kvm *kvm)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 	struct kvmclock_decision want;
 	struct kvmclock_snapshot now;
-	bool changed;
 
-	kvmclock_resume(kvm);
-
-	mutex_lock(&clock->gate_lock);
-	changed = kvmclock_out_of_date(kvm);
-	if (changed) {
-		kvmclock_close_gate(kvm);
-
-		kvmclock_begin_change(kvm);
-		kvmclock_snapshot(&now);
-		kvmclock_decide(kvm, &now, &want);
-		kvmclock_apply(kvm, &now, &want);
-		kvmclock_end_change(kvm);
-
-		kvmclock_open_gate(kvm);
+	if (kvmclock_out_of_date(kvm)) {
+		mutex_lock(&clock->change_lock);
+		/* Another may have been here before. */
+		if (kvmclock_out_of_date(kvm)) {
+			__kvmclock_begin_change(kvm, &now);
+			kvmclock_decide(kvm, &now, &want);
+			kvmclock_apply(kvm, &now, &want);
+			__kvmclock_end_change(kvm, true);
+		}
+		mutex_unlock(&clock->change_lock);
 	}
-	mutex_unlock(&clock->gate_lock);
 
-	return changed;
-}
-
-void kvmclock_update_master(struct kvm *kvm)
-{
-	if (kvmclock_reconsider(kvm))
-		kvm_hv_request_tsc_page_update(kvm);
+	kvmclock_plan_redraw(kvm);
 }
 
 /*
- * A vCPU's TSC, or its rate, changed: its page is out of date, Hyper-V's with
- * it, and maybe the decision.  Userspace may never run the vCPU again, so its
- * change takes effect at once; the guest's own does before the guest goes on.
+ * Without a master clock: each vCPU's line is drawn anew before it can have gone
+ * astray, that of one that never leaves the guest too.  A master clock that could
+ * not be had for a moment is had again here.
  */
-void kvmclock_tsc_changed(struct kvm_vcpu *vcpu, bool host_initiated)
+void kvmclock_redraw(struct work_struct *work)
 {
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	struct kvmclock_survey s;
-	unsigned long flags;
+	struct kvm_clock *clock = container_of(to_delayed_work(work), struct kvm_clock, redraw);
+	struct kvm *kvm = container_of(clock, struct kvm, arch.clock);
 
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	kvmclock_survey(vcpu->kvm, &s);
-	trace_kvm_track_tsc(vcpu->vcpu_id, s.matched,
-			    atomic_read(&vcpu->kvm->online_vcpus),
-			    clock->master, kvmclock_host_mode());
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
-
-	kvm_hv_request_tsc_page_update(vcpu->kvm);
-	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
-
-	if (host_initiated)
-		kvmclock_update_master(vcpu->kvm);
-	else
-		kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
+	kvmclock_update_master(kvm);
+	if (!READ_ONCE(clock->master))
+		kvm_make_all_cpus_request(kvm, KVM_REQ_CLOCK_UPDATE | KVM_REQUEST_NO_WAKEUP);
 }
 
 /*
@@ -707,19 +700,20 @@ void kvmclock_tsc_changed(struct kvm_vcpu *vcpu, bool host_initiated)
  */
 
 /* The clock and the host's times at one instant; true if by the master clock. */
-static bool kvmclock_read(struct kvm *kvm, struct kvmclock_snapshot *now, u64 *clock_ns)
+bool kvmclock_read(struct kvm *kvm, struct kvmclock_snapshot *now, u64 *clock_ns)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 	unsigned int seq;
 	bool master;
 
-	kvmclock_resume(kvm);
-
 	do {
-		seq = read_seqcount_begin(&clock->seq);
-		kvmclock_snapshot(now);
+		if (unlikely(kvmclock_suspend_missed(kvm)))
+			kvmclock_make_up_for_suspend(kvm);
 
-		/* KCSAN forgets of this seqcount at the end of the snapshot's own. */
+		seq = read_seqcount_begin(&clock->seq);
+		kvmclock_take_snapshot(now);
+
+		/* KCSAN does not nest seqcounts: the snapshot's own has ended this one. */
 		*clock_ns = data_race(kvmclock_at(clock, now));
 		master = READ_ONCE(clock->master);
 	} while (read_seqcount_retry(&clock->seq, seq));
@@ -763,154 +757,32 @@ u64 kvmclock_read_vcpu(struct kvm_vcpu *vcpu, s64 *monotonic_ns)
 	ktime_t real_offset;
 	u64 clock_ns;
 
-	kvmclock_resume(vcpu->kvm);
-
-	raw_spin_lock_irqsave(&clock->lock, flags);
+	flags = kvmclock_lock(vcpu->kvm);
 	do {
 		real_offset = ktime_mono_to_any(0, TK_OFFS_REAL);
-		kvmclock_snapshot(&now);
+		kvmclock_take_snapshot(&now);
 	} while (real_offset != ktime_mono_to_any(0, TK_OFFS_REAL));
 
-	if (!clock->master && v->line.mul)
+	if (!kvmclock_has_line(vcpu) && v->line.mul && !clock->tsc_changes)
 		clock_ns = kvmclock_line_ns(&v->line, kvm_scale_tsc(now.host_tsc, v->l1_ratio));
 	else
 		clock_ns = kvmclock_at(clock, &now);
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
+	kvmclock_unlock(vcpu->kvm, flags);
 
 	*monotonic_ns = now.real_ns - ktime_to_ns(real_offset);
 	return clock_ns;
 }
 
 /*
- * KVM_HC_CLOCK_PAIRING: the host's realtime and the guest's TSC of one TSC
- * read.  Refused to a guest whose TSC is moved in software: it could not use
- * the pair.
+ * Changes that userspace asks for, each within kvmclock_begin_change() and its end
  */
-int kvmclock_pairing(struct kvm_vcpu *vcpu, gpa_t gpa, unsigned long type)
-{
-	struct kvm_clock_pairing pairing = {};
-	struct kvmclock_snapshot now;
-	struct timespec64 real;
-
-	if (type != KVM_CLOCK_PAIRING_WALLCLOCK || vcpu->arch.clock.always_catchup)
-		return -KVM_EOPNOTSUPP;
-
-	kvmclock_snapshot(&now);
-	if (!now.paired)
-		return -KVM_EOPNOTSUPP;
-
-	real = ns_to_timespec64(now.real_ns);
-	pairing.sec = real.tv_sec;
-	pairing.nsec = real.tv_nsec;
-	pairing.tsc = kvm_read_l1_tsc(vcpu, now.host_tsc);
-
-	if (kvm_write_guest(vcpu->kvm, gpa, &pairing, sizeof(pairing)))
-		return -KVM_EFAULT;
-
-	return 0;
-}
-
-/*
- * The guest's interface
- */
-
-/*
- * MSR_KVM_SYSTEM_TIME and its newer number, which mean the same: bit 0 enables
- * the page at the 4-byte aligned address in the others.  An address that is
- * not, or whose page would cross into the next, gets none; one without memory
- * behind it gets its page once there is some.  The guest is not told.
- */
-void kvmclock_set_system_time(struct kvm_vcpu *vcpu, u64 data)
-{
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	gpa_t gpa = data & ~1ULL;
-
-	v->system_time_msr = data;
-
-	if (!(data & 1) || !IS_ALIGNED(gpa, sizeof(u32)) ||
-	    kvm_gpc_activate(&v->page, gpa, sizeof(struct pvclock_vcpu_time_info)) == -EINVAL) {
-		kvm_gpc_deactivate(&v->page);
-		clear_bit(0, &v->guest_stopped);
-		return;
-	}
-
-	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
-}
-
-/*
- * MSR_KVM_WALL_CLOCK: the epoch is written once, now, to the given address.
- * The version ends even whatever happens, so that no guest waits for it.
- */
-void kvmclock_set_wall_clock(struct kvm *kvm, u64 data)
-{
-	struct kvm_clock *clock = &kvm->arch.clock;
-	struct pvclock_wall_clock wall;
-	struct timespec64 epoch;
-
-	WRITE_ONCE(clock->wall_clock_msr, data);
-	if (!data)
-		return;
-
-	mutex_lock(&clock->pages_lock);
-
-	if (kvm_read_guest(kvm, data, &wall.version, sizeof(wall.version)))
-		goto out_unlock;
-
-	wall.version += 1 + (wall.version & 1);
-	if (kvm_write_guest(kvm, data, &wall.version, sizeof(wall.version)))
-		goto out_unlock;
-	smp_wmb();	/* odd version before any content */
-
-	epoch = ns_to_timespec64(kvmclock_epoch_ns(kvm));
-	wall.sec = epoch.tv_sec;	/* the ABI ends in 2106 */
-	wall.nsec = epoch.tv_nsec;
-	kvm_write_guest(kvm, data, &wall, sizeof(wall));
-
-	smp_wmb();	/* all content before the even version */
-	wall.version++;
-	kvm_write_guest(kvm, data, &wall.version, sizeof(wall.version));
-
-out_unlock:
-	mutex_unlock(&clock->pages_lock);
-}
-
-/*
- * Userspace's interface
- */
-
-/*
- * KVM_GET_CLOCK: a flag is set exactly when its field is of the same instant
- * as the clock.  By the master clock that is always so for the TSC; by base
- * time it is for realtime.  The other one needs the host to pair them.
- */
-int kvmclock_ioctl_get(struct kvm *kvm, void __user *argp)
-{
-	struct kvm_clock_data data = {};
-	struct kvmclock_snapshot now;
-	bool master;
-
-	master = kvmclock_read(kvm, &now, &data.clock);
-
-	if (master)
-		data.flags |= KVM_CLOCK_TSC_STABLE;
-	if (master || now.paired) {
-		data.flags |= KVM_CLOCK_HOST_TSC;
-		data.host_tsc = now.host_tsc;
-	}
-	if (!master || now.paired) {
-		data.flags |= KVM_CLOCK_REALTIME;
-		data.realtime = now.real_ns;
-	}
-
-	return copy_to_user(argp, &data, sizeof(data)) ? -EFAULT : 0;
-}
 
 /*
  * The clock is @ns at this instant.  The line keeps its slope; a reference of
  * now keeps the page's unsigned system_time from starting below zero.  vCPUs
  * with lines of their own have them moved by as much.
  */
-static void kvmclock_set_ns(struct kvm *kvm, const struct kvmclock_snapshot *now, u64 ns)
+void kvmclock_set_ns(struct kvm *kvm, const struct kvmclock_snapshot *now, u64 ns)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 	u64 step_ns = ns - kvmclock_at(clock, now);
@@ -920,6 +792,7 @@ static void kvmclock_set_ns(struct kvm *kvm, const struct kvmclock_snapshot *now
 	if (clock->master) {
 		clock->line.ref_tsc = kvm_scale_tsc(now->host_tsc, clock->ratio);
 		clock->line.ref_ns = ns;
+		kvmclock_anchor(clock, now);
 	} else {
 		clock->base_offset_ns += step_ns;
 	}
@@ -928,457 +801,77 @@ static void kvmclock_set_ns(struct kvm *kvm, const struct kvmclock_snapshot *now
 		vcpu->arch.clock.line.ref_ns += step_ns;
 }
 
-/*
- * KVM_SET_CLOCK, with KVM_CLOCK_REALTIME by what CLOCK_REALTIME says has
- * passed since @realtime; not if it says that nothing has: the clock that is
- * being restored has been read, and must not go back behind it.
- */
-int kvmclock_ioctl_set(struct kvm *kvm, void __user *argp)
+/* The VM's clock is this line, over the scaled TSC; within a change. */
+void kvmclock_assign_line(struct kvm *kvm, const struct kvmclock_line *line,
+			  const struct kvmclock_snapshot *now)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
-	struct kvmclock_snapshot now;
-	struct kvm_clock_data data;
-
-	if (copy_from_user(&data, argp, sizeof(data)))
-		return -EFAULT;
-
-	if (data.flags & ~KVM_CLOCK_VALID_FLAGS)
-		return -EINVAL;
-
-	kvmclock_resume(kvm);
-
-	mutex_lock(&clock->gate_lock);
-	kvmclock_close_gate(kvm);
-
-	kvmclock_begin_change(kvm);
-	kvmclock_snapshot(&now);
-	if ((data.flags & KVM_CLOCK_REALTIME) && now.real_ns > data.realtime)
-		data.clock += now.real_ns - data.realtime;
-	kvmclock_set_ns(kvm, &now, data.clock);
-	kvmclock_end_change(kvm);
-
-	kvmclock_open_gate(kvm);
-	mutex_unlock(&clock->gate_lock);
-
-	/* The reference counter no longer comes from the TSC page. */
-	kvm_hv_request_tsc_page_update(kvm);
-
-	return 0;
-}
-
-/*
- * KVM_GET_CLOCK_GUEST: the line in the vCPU's page.  As far as a TSC that is
- * moved in software goes, there is no such line.
- */
-int kvmclock_ioctl_get_guest(struct kvm_vcpu *vcpu, void __user *argp)
-{
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	struct pvclock_vcpu_time_info page;
-	unsigned long flags;
-	bool has_line;
-
-	kvmclock_resume(vcpu->kvm);
-
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	has_line = kvmclock_has_line(vcpu) && !vcpu->arch.clock.catchup;
-	page = kvmclock_page(&clock->line, kvm_l1_tsc_offset(vcpu), clock->stable);
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
-
-	if (!has_line)
-		return -ENODATA;
-
-	return copy_to_user(argp, &page, sizeof(page)) ? -EFAULT : 0;
-}
-
-/* How far apart the rates of an imported line and of its TSC may be. */
-#define KVMCLOCK_IMPORT_HZ	1000
-
-/* Rate of the counter that a line is over; its mul has no leading zero. */
-static u64 kvmclock_line_hz(const struct kvmclock_line *line)
-{
-	u64 hz = (u64)NSEC_PER_SEC << 32;
-
-	if (line->shift < 0)
-		return mul_u64_u64_div_u64(hz, 1ULL << -line->shift, line->mul);
-	return div64_u64(hz, (u64)line->mul << line->shift);
-}
-
-/*
- * The line of a page, over the scaled TSC.  Errors:
- * -EINVAL: not a page's content, or a reference after the vCPU's TSC or out of
- *	its reach;
- * -ENODATA: the VM has no line;
- * -ERANGE: the page's counter is at another rate.
- */
-static int kvmclock_import(struct kvm_vcpu *vcpu, const struct pvclock_vcpu_time_info *page,
-			   struct kvmclock_line *line)
-{
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	u64 hz, delta;
-
-	lockdep_assert_held(&clock->lock);
-
-	*line = (struct kvmclock_line) {
-		.ref_tsc = page->tsc_timestamp - kvm_l1_tsc_offset(vcpu),
-		.ref_ns = page->system_time,
-		.mul = page->tsc_to_system_mul,
-		.shift = page->tsc_shift,
-	};
-
-	if (page->pad0 || page->pad[0] || page->pad[1] ||
-	    page->flags & ~(PVCLOCK_TSC_STABLE_BIT | PVCLOCK_GUEST_STOPPED) ||
-	    line->shift < -31 || line->shift > 31)
-		return -EINVAL;
-
-	if (!kvmclock_has_line(vcpu) || vcpu->arch.clock.catchup)
-		return -ENODATA;
-
-	/* Fewer bits of mul and a larger shift would overflow early. */
-	if (line->mul && line->mul < 1U << 31)
-		return -EINVAL;
-
-	hz = kvmclock_scaled_rate(clock->host_khz, clock->ratio, 0);
-	if (!line->mul || abs_diff(kvmclock_line_hz(line), hz) > KVMCLOCK_IMPORT_HZ)
-		return -ERANGE;
-
-	/*
-	 * Of the past, and less than half as old as it may ever become, 2^63 shifted
-	 * cycles: from there on the clock would be computed wrong, and go back.
-	 */
-	delta = kvm_scale_tsc(rdtsc_ordered(), clock->ratio) - line->ref_tsc;
-	if (delta >> (62 - max_t(s8, line->shift, 0)))
-		return -EINVAL;
-
-	return 0;
-}
-
-/*
- * KVM_SET_CLOCK_GUEST: the VM's clock is this line over the vCPU's TSC.  It is
- * assigned, so that it is the exported one bit for bit.
- */
-int kvmclock_ioctl_set_guest(struct kvm_vcpu *vcpu, void __user *argp)
-{
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	struct pvclock_vcpu_time_info page;
-	struct kvm *kvm = vcpu->kvm;
-	struct kvmclock_line line;
-	struct kvm_vcpu *other;
-	unsigned long i;
-	int r;
-
-	if (copy_from_user(&page, argp, sizeof(page)))
-		return -EFAULT;
-
-	kvmclock_resume(kvm);
-
-	mutex_lock(&clock->gate_lock);
-	kvmclock_close_gate(kvm);
-
-	/* Checked and assigned at once: a resume needs no more than the lock. */
-	raw_spin_lock_irq(&clock->lock);
-	r = kvmclock_import(vcpu, &page, &line);
-	if (!r) {
-		write_seqcount_begin(&clock->seq);
-		clock->line = line;
-		kvm_for_each_vcpu(i, other, kvm)
-			other->arch.clock.line = line;
-		kvmclock_line_changed(kvm);
-		write_seqcount_end(&clock->seq);
-	}
-	raw_spin_unlock_irq(&clock->lock);
-
-	kvmclock_open_gate(kvm);
-	mutex_unlock(&clock->gate_lock);
-
-	/* The reference counter no longer comes from the TSC page. */
-	if (!r)
-		kvm_hv_request_tsc_page_update(kvm);
-	return r;
-}
-
-/*
- * KVM_KVMCLOCK_CTRL: the flag is in the page when this returns, so that it is
- * part of a snapshot taken next; if the page can't be written now, it comes
- * with the next update.
- */
-int kvmclock_set_guest_stopped(struct kvm_vcpu *vcpu)
-{
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	int idx;
-
-	if (!v->page.active)
-		return -EINVAL;
-
-	set_bit(0, &v->guest_stopped);
-	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
-
-	idx = srcu_read_lock(&vcpu->kvm->srcu);
-	kvmclock_update_page(vcpu);
-	srcu_read_unlock(&vcpu->kvm->srcu, idx);
-
-	return 0;
-}
-
-#ifdef CONFIG_HAVE_KVM_PM_NOTIFIER
-/* Into a suspend: the guest is told.  Out of it: no VM misses two. */
-int kvm_arch_pm_notifier(struct kvm *kvm, unsigned long state)
-{
 	struct kvm_vcpu *vcpu;
 	unsigned long i;
 
-	switch (state) {
-	case PM_HIBERNATION_PREPARE:
-	case PM_SUSPEND_PREPARE:
-		kvm_for_each_vcpu(i, vcpu, kvm) {
-			if (!READ_ONCE(vcpu->arch.clock.page.active))
-				continue;
-			set_bit(0, &vcpu->arch.clock.guest_stopped);
-			kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
-		}
-		break;
-	case PM_POST_HIBERNATION:
-	case PM_POST_SUSPEND:
-		kvmclock_resume(kvm);
-		break;
-	}
-
-	return NOTIFY_DONE;
-}
-#endif
-
-/*
- * KVM_VCPU_TSC_VALUE: the guest TSC and the clock at one instant, the last one
- * at which the clock drops no bit, or the reference if this CPU is some cycles
- * behind the one that set it.
- */
-static int kvmclock_get_tsc_value(struct kvm_vcpu *vcpu, struct kvm_vcpu_tsc_value *value)
-{
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	unsigned long flags;
-	int r = -ENODATA;
-	u64 scaled_tsc;
-
-	kvmclock_resume(vcpu->kvm);
-
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	if (kvmclock_has_line(vcpu)) {
-		scaled_tsc = kvm_scale_tsc(rdtsc_ordered(), clock->ratio);
-		if ((s64)(scaled_tsc - clock->line.ref_tsc) < 0)
-			scaled_tsc = clock->line.ref_tsc;
-
-		*value = (struct kvm_vcpu_tsc_value) { .flags = KVM_TSC_VALUE_FRAC };
-		value->kvm_ns = kvmclock_line_instant(&clock->line, &scaled_tsc,
-						      &value->kvm_frac);
-		value->tsc_val = scaled_tsc + kvm_l1_tsc_offset(vcpu);
-		r = 0;
-	}
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
-
-	return r;
-}
-
-/*
- * The other way round: the vCPU's TSC is, was or will be @tsc_val when the
- * clock is at @kvm_ns.
- *
- * Instants of one line differ from this VM's line by one number of cycles
- * (kvmclock_line_tsc()), so vCPUs that had one offset get one, and others keep
- * their distance.  Without the fraction @kvm_ns stands for all instants that
- * read so: a nanosecond of cycles, and as many again as the clock's shift
- * drops.  Offsets that are no further apart were one.
- */
-static int kvmclock_set_tsc_value(struct kvm_vcpu *vcpu, const struct kvm_vcpu_tsc_value *value)
-{
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	const struct kvmclock_line *line = &clock->line;
-	struct kvmclock_snapshot now;
-	u64 scaled_tsc, slack = 0;
-	unsigned long flags;
-	int r = -ENODATA;
-	s64 elapsed_ns;
-
-	if (value->flags & ~KVM_TSC_VALUE_VALID_FLAGS ||
-	    memchr_inv(value->reserved, 0, sizeof(value->reserved)) ||
-	    (value->kvm_frac && !(value->flags & KVM_TSC_VALUE_FRAC)))
-		return -EINVAL;
-
-	kvmclock_resume(vcpu->kvm);
-
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	if (kvmclock_has_line(vcpu)) {
-		kvmclock_snapshot(&now);
-		scaled_tsc = kvmclock_line_tsc(line, value->kvm_ns, value->kvm_frac);
-		elapsed_ns = kvmclock_at(clock, &now) - value->kvm_ns;
-		if (!(value->flags & KVM_TSC_VALUE_FRAC))
-			slack = kvmclock_line_tsc(line, line->ref_ns + 1, 0) - line->ref_tsc +
-				(1ULL << max(0, -line->shift));
-		kvm_tsc_set_value(vcpu, value->tsc_val, scaled_tsc, slack, elapsed_ns, &now);
-		r = 0;
-	}
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
-
-	if (!r)
-		kvmclock_tsc_changed(vcpu, true);
-	return r;
-}
-
-/* KVM_VCPU_TSC_CTRL */
-int kvmclock_has_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
-{
-	switch (attr->attr) {
-	case KVM_VCPU_TSC_VALUE:
-	case KVM_VCPU_TSC_OFFSET:
-		return 0;
-	case KVM_VCPU_TSC_SCALE:
-		return kvm_caps.has_tsc_control ? 0 : -ENXIO;
-	default:
-		return -ENXIO;
-	}
-}
-
-int kvmclock_get_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
-{
-	void __user *uaddr = u64_to_user_ptr(attr->addr);
-	struct kvm_vcpu_tsc_scale scale;
-	struct kvm_vcpu_tsc_value value;
-	u64 offset;
-	int r;
-
-	r = kvmclock_has_attr(vcpu, attr);
-	if (r)
-		return r;
-
-	switch (attr->attr) {
-	case KVM_VCPU_TSC_SCALE:
-		scale.tsc_ratio = kvm_l1_tsc_ratio(vcpu);
-		scale.tsc_frac_bits = kvm_caps.tsc_scaling_ratio_frac_bits;
-		return copy_to_user(uaddr, &scale, sizeof(scale)) ? -EFAULT : 0;
-	case KVM_VCPU_TSC_VALUE:
-		r = kvmclock_get_tsc_value(vcpu, &value);
-		if (r)
-			return r;
-		return copy_to_user(uaddr, &value, sizeof(value)) ? -EFAULT : 0;
-	default:
-		offset = kvm_l1_tsc_offset(vcpu);
-		return copy_to_user(uaddr, &offset, sizeof(offset)) ? -EFAULT : 0;
-	}
-}
-
-int kvmclock_set_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
-{
-	void __user *uaddr = u64_to_user_ptr(attr->addr);
-	struct kvm_vcpu_tsc_value value;
-	u64 offset;
-	int r;
-
-	r = kvmclock_has_attr(vcpu, attr);
-	if (r)
-		return r;
-
-	switch (attr->attr) {
-	case KVM_VCPU_TSC_SCALE:
-		return -EINVAL;
-	case KVM_VCPU_TSC_VALUE:
-		if (copy_from_user(&value, uaddr, sizeof(value)))
-			return -EFAULT;
-		return kvmclock_set_tsc_value(vcpu, &value);
-	default:
-		if (copy_from_user(&offset, uaddr, sizeof(offset)))
-			return -EFAULT;
-		kvm_tsc_set_l1_offset(vcpu, offset);
-		return 0;
+	clock->line = *line;
+	kvmclock_anchor(clock, now);
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		if (vcpu->arch.clock.l1_ratio == clock->ratio)
+			vcpu->arch.clock.line = *line;
 	}
 }
 
 /*
- * Life of a vCPU and of a VM
+ * Beginnings and ends that are not as usual
  */
 
-void kvmclock_vcpu_init(struct kvm_vcpu *vcpu)
-{
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-
-	kvm_gpc_init(&v->page, vcpu->kvm);
-	v->l1_ratio = kvm_caps.default_tsc_scaling_ratio;
-	v->ratio = kvm_caps.default_tsc_scaling_ratio;
-}
-
-void kvmclock_vcpu_reset(struct kvm_vcpu *vcpu)
-{
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-
-	kvm_gpc_deactivate(&v->page);
-	clear_bit(0, &v->guest_stopped);
-	v->system_time_msr = 0;
-}
-
-/*
- * Without a master clock a vCPU's line is of the CPU that it was drawn on.  A
- * vCPU that was created since the line changed has not been asked to write
- * pages, and may read another's.
- */
-void kvmclock_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
-{
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-
-	kvmclock_resume(vcpu->kvm);
-	kvm_tsc_vcpu_load(vcpu, cpu);
-
-	if (unlikely(READ_ONCE(clock->published) != READ_ONCE(clock->version)))
-		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
-
-	if (!READ_ONCE(clock->master) && (vcpu->cpu != cpu || kvmclock_host_tsc_unstable()))
-		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
-}
-
-void kvmclock_init_vm(struct kvm *kvm)
+/* Clock and guest TSC start together, at 0.  There is no vCPU yet. */
+void kvmclock_start(struct kvm *kvm)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 	struct kvmclock_decision want;
 	struct kvmclock_snapshot now;
 
-	mutex_init(&clock->gate_lock);
-	mutex_init(&clock->pages_lock);
-	raw_spin_lock_init(&clock->lock);
-	seqcount_raw_spinlock_init(&clock->seq, &clock->lock);
-
-	clock->default_khz = kvmclock_max_khz();
-
-	kvmclock_begin_change(kvm);
-	clock->resumes = kvmclock_sleep.resumes;
-	clock->restart_cycles = kvmclock_sleep.restart_cycles;
-
-	/* Clock and guest TSC start together, at 0. */
-	kvmclock_snapshot(&now);
+	raw_spin_lock_irq(&clock->lock);
+	clock->resumes = kvmclock_slept.resumes;
+	clock->restart_cycles = kvmclock_slept.restart_cycles;
+	kvmclock_take_snapshot(&now);
 	clock->base_offset_ns = -now.base_ns;
 	kvm_tsc_init_vm(kvm, &now);
 	kvmclock_decide(kvm, &now, &want);
+	write_seqcount_begin(&clock->seq);
 	kvmclock_apply(kvm, &now, &want);
-	kvmclock_end_change(kvm);
-	clock->published = clock->version;
+	write_seqcount_end(&clock->seq);
+	kvmclock_line_changed(kvm);
+	raw_spin_unlock_irq(&clock->lock);
 }
 
 /*
  * The host's TSC is about to become another one, with Hyper-V underneath.
- * Called for all VMs, then kvmclock_resume_line() for all, under kvm_lock and
+ * Called for all VMs, then kvmclock_end_new_tsc() for all, under kvm_lock and
  * with the gates closed in between.
  */
-void kvmclock_suspend_line(struct kvm *kvm)
+void kvmclock_begin_new_tsc(struct kvm *kvm)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 	struct kvmclock_snapshot now;
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
 
-	mutex_lock_nest_lock(&clock->gate_lock, &kvm_lock);
+	mutex_lock_nest_lock(&clock->change_lock, &kvm_lock);
 	kvmclock_close_gate(kvm);
 
-	kvmclock_begin_change(kvm);
-	kvmclock_snapshot(&now);
+	kvmclock_lock(kvm);
+	clock->tsc_changes = true;
+	/* What is read last from here on may be of the TSC that comes. */
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		kvmclock_cut_line(vcpu);
+	kvmclock_take_snapshot(&now);
+	write_seqcount_begin(&clock->seq);
 	if (clock->master)
-		kvmclock_leave_line(clock, &now);
-	kvmclock_end_change(kvm);
+		kvmclock_line_to_base(clock, &now);
+	write_seqcount_end(&clock->seq);
+	kvmclock_line_changed(kvm);
+	raw_spin_unlock_irq(&clock->lock);
 }
 
-void kvmclock_resume_line(struct kvm *kvm)
+void kvmclock_end_new_tsc(struct kvm *kvm)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 	struct kvmclock_decision want;
@@ -1386,16 +879,19 @@ void kvmclock_resume_line(struct kvm *kvm)
 	struct kvm_vcpu *vcpu;
 	unsigned long i;
 
-	kvmclock_begin_change(kvm);
-	kvmclock_snapshot(&now);
+	kvmclock_lock(kvm);
+	clock->tsc_changes = false;
+	kvmclock_take_snapshot(&now);
 	kvm_for_each_vcpu(i, vcpu, kvm)
-		kvmclock_carry_line(vcpu, now.host_tsc, vcpu->arch.clock.l1_ratio);
+		kvmclock_join_line(vcpu, now.host_tsc, vcpu->arch.clock.l1_ratio);
 	kvmclock_decide(kvm, &now, &want);
+	write_seqcount_begin(&clock->seq);
 	kvmclock_apply(kvm, &now, &want);
-	kvmclock_end_change(kvm);
+	write_seqcount_end(&clock->seq);
+	kvmclock_line_changed(kvm);
+	raw_spin_unlock_irq(&clock->lock);
 
-	kvm_for_each_vcpu(i, vcpu, kvm)
-		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 	kvmclock_open_gate(kvm);
-	mutex_unlock(&clock->gate_lock);
+	mutex_unlock(&clock->change_lock);
+	kvmclock_plan_redraw(kvm);
 }

@@ -9,7 +9,7 @@
 #include "kvmclock_line.h"
 
 /**
- * struct kvmclock_survey - a VM's vCPUs, as far as their TSCs have a say
+ * struct kvmclock_tscs - a VM's vCPUs, as far as their TSCs have a say
  * @ratio:	TSC scaling ratio of the first one; of vCPUs to come if none
  * @offset:	TSC offset of the first one
  * @same_rate:	all have this ratio
@@ -17,7 +17,7 @@
  * @nr:		vCPUs looked at
  * @matched:	vCPUs with the first one's offset, less it
  */
-struct kvmclock_survey {
+struct kvmclock_tscs {
 	u64 ratio;
 	u64 offset;
 	bool same_rate;
@@ -42,9 +42,9 @@ struct kvmclock_decision {
 	struct kvmclock_line slope;
 };
 
-static inline void kvmclock_survey_begin(struct kvmclock_survey *s, u64 default_ratio)
+static inline void kvmclock_tscs_begin(struct kvmclock_tscs *s, u64 default_ratio)
 {
-	*s = (struct kvmclock_survey) {
+	*s = (struct kvmclock_tscs) {
 		.ratio = default_ratio,
 		.same_rate = true,
 		.same_tsc = true,
@@ -52,8 +52,8 @@ static inline void kvmclock_survey_begin(struct kvmclock_survey *s, u64 default_
 }
 
 /* One more vCPU; a TSC that is moved by software equals no other. */
-static inline void kvmclock_survey_vcpu(struct kvmclock_survey *s, u64 ratio, u64 offset,
-					bool catchup)
+static inline void kvmclock_tscs_add(struct kvmclock_tscs *s, u64 ratio, u64 offset,
+				     bool catchup)
 {
 	if (!s->nr++) {
 		s->ratio = ratio;
@@ -77,9 +77,12 @@ static inline void kvmclock_survey_vcpu(struct kvmclock_survey *s, u64 ratio, u6
 static inline bool kvmclock_slope_of(u64 rate, unsigned int frac_bits,
 				     struct kvmclock_line *slope)
 {
-	return kvmclock_ratio(KVMCLOCK_NSEC_PER_SEC << frac_bits, rate, &slope->mul,
-			      &slope->shift);
+	return kvmclock_mul_shift(KVMCLOCK_NSEC_PER_SEC << frac_bits, rate, &slope->mul,
+				  &slope->shift);
 }
+
+/* How far apart the rates of a line that userspace gives and of its TSC may be. */
+#define KVMCLOCK_IMPORT_HZ	1000
 
 /*
  * The one predicate.  A VM has a master clock if the host keeps time by a TSC
@@ -89,7 +92,7 @@ static inline bool kvmclock_slope_of(u64 rate, unsigned int frac_bits,
  * @rate is that of the TSC at @s->ratio, in units of 2^-@frac_bits Hz.  All of
  * @want is decided here but its host_khz, which is the caller's.
  */
-static inline void kvmclock_predicate(const struct kvmclock_survey *s, bool host_trusts_tsc,
+static inline void kvmclock_predicate(const struct kvmclock_tscs *s, bool host_trusts_tsc,
 				      u64 rate, unsigned int frac_bits,
 				      struct kvmclock_decision *want)
 {
@@ -97,6 +100,75 @@ static inline void kvmclock_predicate(const struct kvmclock_survey *s, bool host
 	want->master = host_trusts_tsc && s->same_rate &&
 		       kvmclock_slope_of(rate, frac_bits, &want->slope);
 	want->stable = want->master && s->same_tsc;
+}
+
+/*
+ * Has a line strayed from base time as far as it may, and no further?  @line_ns
+ * and @base_ns have passed by either; any s64 is right, negative ones too.  @khz is
+ * the line's rate, not 0.
+ *
+ * On a TSC that counts both go by it: the multiplier of the host's clock has 23
+ * significant bits or more, that of the line 32, so they part by 2^-23 + 2^-32
+ * of what has passed, less than 2^-22; 2^-20 leaves room for a host's clock that
+ * is refined meanwhile.  After the host's clock has left the TSC, they part by
+ * what their rates differ until that is noticed.  The kernel takes a TSC's rate
+ * for within 1 % of its other clocks, and a work item is not a tenth of a second
+ * late: 1 ms.  A line that userspace gave may be off by KVMCLOCK_IMPORT_HZ, a kHz:
+ * less than 2^-n of a rate of 2^n kHz or more.  A TSC that stepped is off by more,
+ * or by nothing that a guest would mind.
+ */
+static inline bool kvmclock_is_drift(s64 line_ns, s64 base_ns, u32 khz)
+{
+	u64 apart_ns = line_ns < base_ns ? (u64)base_ns - line_ns : (u64)line_ns - base_ns;
+	u64 passed_ns = base_ns < 0 ? -(u64)base_ns : (u64)base_ns;
+	unsigned int n = 0;
+
+	while (khz >>= 1)
+		n++;
+
+	return apart_ns <= 1000000 + (passed_ns >> 20) + (passed_ns >> n);
+}
+
+static inline void kvmclock_census_pair(struct kvmclock_census *c,
+					const struct kvmclock_tsc_state *a,
+					const struct kvmclock_tsc_state *b, int sign)
+{
+	if (!a || !b)
+		return;
+
+	if (a->ratio != b->ratio)
+		c->rate_steps += sign;
+	if (a->offset != b->offset)
+		c->tsc_steps += sign;
+}
+
+/*
+ * Count a vCPU in, with a @sign of 1, or out, with -1.  All of a row are equal
+ * exactly if no two neighbours differ; so all have one rate if there are no
+ * @rate_steps, and one TSC if there are neither @tsc_steps nor @nr_catchup, and
+ * a change costs the same however many vCPUs there are.
+ *
+ * @prev and @next are the neighbours as they are counted, NULL if there is none
+ * that is: who is counted first, of two, leaves their pair to the other.  A vCPU
+ * that changes is counted out as it was, then in as it is.  Nothing holds of a
+ * row with a gap.
+ */
+static inline void kvmclock_census_count(struct kvmclock_census *c,
+					 const struct kvmclock_tsc_state *prev,
+					 const struct kvmclock_tsc_state *self,
+					 const struct kvmclock_tsc_state *next, int sign)
+{
+	c->nr += sign;
+	if (self->catchup)
+		c->nr_catchup += sign;
+	kvmclock_census_pair(c, prev, self, sign);
+	kvmclock_census_pair(c, self, next, sign);
+}
+
+/* Are the TSCs of those that are counted equal, and do they stay so? */
+static inline bool kvmclock_census_same_tsc(const struct kvmclock_census *c)
+{
+	return !c->tsc_steps && !c->nr_catchup;
 }
 
 #endif /* _KVM_X86_KVMCLOCK_DECIDE_H */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The arithmetic of a clock line.  Pure: no kernel state, no side effects; the
- * same source is tested in userspace (tools/testing/kvmclock/arith).
+ * same source is tested in userspace (tools/testing/kvmclock/checks/arith.c).
  */
 #ifndef _KVM_X86_KVMCLOCK_LINE_H
 #define _KVM_X86_KVMCLOCK_LINE_H
 
-#include <asm/kvm_clock.h>
+#include <asm/kvmclock_state.h>
 
 #define KVMCLOCK_NSEC_PER_SEC	1000000000ULL
 
@@ -17,7 +17,7 @@
 #define KVMCLOCK_HZ_FRAC_BITS	16
 #define KVMCLOCK_HZ_FRAC_BITS_SLOW 27
 
-/* The largest rate that kvmclock_ratio() takes: 2^45 Hz, 35 THz. */
+/* The largest rate that kvmclock_mul_shift() takes: 2^45 Hz, 35 THz. */
 #define KVMCLOCK_RATE_MAX	(1ULL << (45 + KVMCLOCK_HZ_FRAC_BITS))
 
 /*
@@ -166,7 +166,7 @@ static inline void kvmclock_line_advance(struct kvmclock_line *line, u64 steps)
  * KVMCLOCK_RATE_MAX has no such form, nor has a quotient that when rounded is
  * below 2^-32 or not below 2^31: returns false and leaves the result alone.
  */
-static inline bool kvmclock_ratio(u64 to, u64 from, u32 *mul, s8 *shift)
+static inline bool kvmclock_mul_shift(u64 to, u64 from, u32 *mul, s8 *shift)
 {
 	u64 quotient = 0;
 	int exponent = 0;
@@ -206,6 +206,123 @@ static inline bool kvmclock_ratio(u64 to, u64 from, u32 *mul, s8 *shift)
 	*mul = (u32)quotient;
 	*shift = (s8)exponent;
 	return true;
+}
+
+/*
+ * floor((@high * 2^64 + @low) / @divisor), of a @high below the divisor and a
+ * divisor of at most 2^63: a 32-bit kernel has no such instruction.
+ */
+static inline u64 kvmclock_long_div(u64 high, u64 low, u64 divisor)
+{
+	int bits = 64;
+
+	while (bits--) {
+		high = high << 1 | low >> 63;
+		low <<= 1;
+		if (high >= divisor) {
+			high -= divisor;
+			low++;
+		}
+	}
+	return low;
+}
+
+/*
+ * Make a line so much gentler that a clock which is @ahead_ns ahead has lost
+ * its lead after @period_ns, from 1 to 2^31 - 1; by at most half, as a clock
+ * shall neither stand nor crawl: one that is far ahead takes twice its lead.
+ *
+ * In a period p the new slope, 1 - ahead / p of the old, gains p - ahead where
+ * the old one gains p: the lead is gone.  If the counter is faster by d than
+ * the old slope has it, d * (p - ahead) is left of it, less than d * p whatever
+ * the lead was.  So with a new line every period, and the old slope again once
+ * the lead is gone, no clock gets further away than d * p, or n * d * p if it
+ * takes n periods to come to it.
+ *
+ * Rounded down, in the form that it came in: mul at least 2^31, shift at least
+ * -31.  A slope with no such form becomes the gentlest one that has.
+ */
+static inline void kvmclock_line_converge(struct kvmclock_line *line, u64 ahead_ns,
+					  u64 period_ns)
+{
+	u64 twice = (u64)line->mul << 1;
+
+	/* mul * 2 * (p - ahead) < 2^33 * 2^31; the quotient is from mul to 2 * mul. */
+	if (ahead_ns > period_ns >> 1)
+		twice >>= 1;
+	else
+		twice = kvmclock_long_div(0, twice * (period_ns - ahead_ns), period_ns);
+
+	if (twice >> 32) {
+		line->mul = (u32)(twice >> 1);
+	} else if (line->shift > -31) {
+		line->mul = (u32)twice;
+		line->shift--;
+	} else {
+		line->mul = 1U << 31;
+	}
+}
+
+/* The later of two clock values that are less than 2^63 apart, modulo 2^64. */
+static inline u64 kvmclock_later_ns(u64 a, u64 b)
+{
+	return (s64)(a - b) < 0 ? b : a;
+}
+
+/*
+ * Rate of the counter that a line is over, in Hz, rounded down.  mul has no
+ * leading zero: the quotient of 10^9 * 2^32 * 2^-shift is below 2^62.
+ */
+static inline u64 kvmclock_line_hz(const struct kvmclock_line *line)
+{
+	u64 hz = KVMCLOCK_NSEC_PER_SEC << 32;
+	u64 high = line->shift < 0 ? hz >> (64 + line->shift) : 0;
+
+	if (line->shift < 0)
+		return kvmclock_long_div(high, hz << -line->shift, line->mul);
+	return kvmclock_long_div(0, hz, (u64)line->mul << line->shift);
+}
+
+/*
+ * The cycles during which a clock may read the same: those of a nanosecond,
+ * rounded to nearest, and those that the shift drops, with the one that is read.
+ * Two instants of one value are closer than this.
+ */
+static inline u64 kvmclock_line_slack_cycles(const struct kvmclock_line *line)
+{
+	return kvmclock_line_tsc(line, line->ref_ns + 1, 0) - line->ref_tsc +
+	       (1ULL << (line->shift < 0 ? -line->shift : 0));
+}
+
+/*
+ * Is a reference @delta cycles ago half as old as it may become, or older?  The
+ * limit is 2^63 shifted cycles: beyond it a left shift drops bits, and the sign
+ * of a delta is lost.  A reference yet to come counts as older, too.
+ */
+static inline bool kvmclock_line_used_up(const struct kvmclock_line *line, u64 delta)
+{
+	return delta >> (62 - (line->shift > 0 ? line->shift : 0));
+}
+
+/*
+ * For a reader without modulo arithmetic: have the reference not before the
+ * counter's 0.  It is if, as a number, it is above @now_tsc: the counter was
+ * written back.  The least number of steps then takes it to or past 2^64, which
+ * is 0: less than a step past it, maybe after now.
+ */
+static inline void kvmclock_line_past_zero(struct kvmclock_line *line, u64 now_tsc)
+{
+	if (line->ref_tsc > now_tsc)
+		kvmclock_line_advance(line, ((-line->ref_tsc - 1) >> (32 - line->shift)) + 1);
+}
+
+/*
+ * The version of a structure of the pvclock ABI while it is being written: the
+ * next odd one, also after a writer that has left it odd.
+ */
+static inline u32 kvmclock_next_version(u32 version)
+{
+	return version + 1 + (version & 1);
 }
 
 #endif /* _KVM_X86_KVMCLOCK_LINE_H */

@@ -18,12 +18,13 @@
 
 #include <linux/math64.h>
 #include <linux/moduleparam.h>
+#include <linux/rbtree_augmented.h>
 
 #include <asm/tsc.h>
 
 #include "x86.h"
 #include "kvmclock.h"
-#include "lapic.h"
+#include "kvmclock_internal.h"
 #include "trace.h"
 
 /*
@@ -36,14 +37,6 @@ module_param(tsc_tolerance_ppm, uint, 0644);
 /*
  * Scaling
  */
-
-u64 kvm_scale_tsc(u64 host_tsc, u64 ratio)
-{
-	if (ratio == kvm_caps.default_tsc_scaling_ratio)
-		return host_tsc;
-
-	return mul_u64_u64_shr(host_tsc, ratio, kvm_caps.tsc_scaling_ratio_frac_bits);
-}
 
 u64 kvm_read_l1_tsc(struct kvm_vcpu *vcpu, u64 host_tsc)
 {
@@ -69,39 +62,21 @@ u64 kvm_calc_nested_tsc_multiplier(u64 l1_ratio, u64 l2_ratio)
 EXPORT_SYMBOL_GPL(kvm_calc_nested_tsc_multiplier);
 
 /*
- * Userspace reads L1's TSC whatever the vCPU is doing, so that what it saves
- * does not depend on the moment; the guest reads the one that runs.
- */
-u64 kvm_tsc_read_msr(struct kvm_vcpu *vcpu, bool host_initiated)
-{
-	u64 host_tsc = rdtsc();
-
-	if (host_initiated)
-		return kvm_read_l1_tsc(vcpu, host_tsc);
-
-	return kvm_scale_tsc(host_tsc, kvm_tsc_ratio(vcpu)) + kvm_tsc_offset(vcpu);
-}
-
-/*
  * Rates
  */
 
-/* How a rate is made out of the host's. */
-struct kvm_tsc_plan {
-	u64  ratio;
-	bool always_catchup;
-};
+static bool kvm_tsc_tolerates(u32 khz, u32 other_khz)
+{
+	return (u64)abs_diff(khz, other_khz) * USEC_PER_SEC <= (u64)other_khz * tsc_tolerance_ppm;
+}
 
 /*
  * With scaling hardware the guest gets exactly the rate that it is told, down
  * to the ratio's last bit.  Returns -EINVAL for a rate that can't be had.
  */
-static int kvm_tsc_plan(u32 khz, struct kvm_tsc_plan *plan)
+static int kvm_tsc_make_plan(u32 khz, struct kvm_tsc_plan *plan)
 {
-	u64 deviation;
-
-	plan->ratio = kvm_caps.default_tsc_scaling_ratio;
-	plan->always_catchup = false;
+	*plan = (struct kvm_tsc_plan) { .ratio = kvm_caps.default_tsc_scaling_ratio };
 
 	if (!khz || !tsc_khz)
 		return -EINVAL;
@@ -119,8 +94,7 @@ static int kvm_tsc_plan(u32 khz, struct kvm_tsc_plan *plan)
 		return 0;
 	}
 
-	deviation = khz > tsc_khz ? khz - tsc_khz : tsc_khz - khz;
-	if (deviation * USEC_PER_SEC <= (u64)tsc_khz * tsc_tolerance_ppm)
+	if (kvm_tsc_tolerates(khz, tsc_khz))
 		return 0;
 
 	if (khz < tsc_khz)
@@ -134,7 +108,7 @@ static int kvm_tsc_plan(u32 khz, struct kvm_tsc_plan *plan)
  * KVM_SET_TSC_KHZ: 0 stands for the host's rate.  KVM_GET_TSC_KHZ returns an
  * int, in which a rate has to fit.
  */
-static int kvm_tsc_plan_user_khz(u32 *khz, struct kvm_tsc_plan *plan)
+int kvm_tsc_plan_user_khz(u32 *khz, struct kvm_tsc_plan *plan)
 {
 	if (*khz > INT_MAX)
 		return -EINVAL;
@@ -145,7 +119,7 @@ static int kvm_tsc_plan_user_khz(u32 *khz, struct kvm_tsc_plan *plan)
 	if (!*khz)
 		*khz = tsc_khz;
 
-	return kvm_tsc_plan(*khz, plan);
+	return kvm_tsc_make_plan(*khz, plan);
 }
 
 /* The ratio of a VM that has no vCPU yet. */
@@ -153,7 +127,7 @@ u64 kvm_tsc_default_ratio(struct kvm *kvm)
 {
 	struct kvm_tsc_plan plan;
 
-	kvm_tsc_plan(kvm->arch.clock.default_khz, &plan);
+	kvm_tsc_make_plan(kvm->arch.clock.default_khz, &plan);
 	return plan.ratio;
 }
 
@@ -165,32 +139,259 @@ void kvm_tsc_init_vm(struct kvm *kvm, const struct kvmclock_snapshot *now)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 
+	INIT_LIST_HEAD(&clock->row);
 	clock->gen = (struct kvm_tsc_generation) {
 		.id = 1,
 		.khz = clock->default_khz,
+		.ratio = kvm_tsc_default_ratio(kvm),
 		.offset = -kvm_scale_tsc(now->host_tsc, kvm_tsc_default_ratio(kvm)),
 		.base_ns = now->base_ns,
 	};
 }
 
+/* A vCPU that is counted: its neighbours in the row are, too, or there is none. */
+static const struct kvmclock_tsc_state *kvm_tsc_neighbour(struct kvm_vcpu *vcpu,
+							  struct list_head *at)
+{
+	if (at == &vcpu->kvm->arch.clock.row)
+		return NULL;
+	return &list_entry(at, struct kvm_vcpu_clock, in_row)->state;
+}
+
+static void kvm_tsc_count(struct kvm_vcpu *vcpu, int sign)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	kvmclock_census_count(&vcpu->kvm->arch.clock.census,
+			      kvm_tsc_neighbour(vcpu, v->in_row.prev), &v->state,
+			      kvm_tsc_neighbour(vcpu, v->in_row.next), sign);
+}
+
+/* After each change of what a vCPU's TSC has a say by. */
+static void kvm_tsc_recount(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	lockdep_assert_held(&vcpu->kvm->arch.clock.lock);
+
+	if (!v->counted)
+		return;
+
+	kvm_tsc_count(vcpu, -1);
+	v->state = (struct kvmclock_tsc_state) {
+		.ratio = v->l1_ratio,
+		.offset = v->l1_offset,
+		.catchup = v->catchup,
+	};
+	kvm_tsc_count(vcpu, 1);
+}
+
 /*
- * The host's TSC has lost this many cycles since boot by restarting.  The
- * generation's offset makes up for them, as each vCPU's does when it is loaded
- * next: by the scaled total less the scaled total made up for, so that all end
- * equal no matter how many restarts each was away for.
+ * vCPUs that count, by their pairs: what userspace said that their offsets are.  Each
+ * knows the newest of those at and below it in the tree, so that the newest of those
+ * that are near a pair is found without looking at all.
+ */
+static u64 kvm_tsc_pair(const struct kvm_vcpu_clock *v)
+{
+	return v->l1_offset + v->pair_error;
+}
+
+#define kvm_tsc_of_node(node) rb_entry(node, struct kvm_vcpu_clock, pair_node)
+
+static int kvm_tsc_index(const struct kvm_vcpu_clock *v)
+{
+	return container_of(v, struct kvm_vcpu, arch.clock)->vcpu_idx;
+}
+
+/*
+ * Either may be NULL.  Of one generation it is the one with the higher index: there
+ * is one newest of any vCPUs, or the tree could not tell that it has lost one.
+ */
+static const struct kvm_vcpu_clock *kvm_tsc_newer(const struct kvm_vcpu_clock *a,
+						  const struct kvm_vcpu_clock *b)
+{
+	if (!a || !b)
+		return a ? : b;
+	if (a->generation != b->generation)
+		return a->generation > b->generation ? a : b;
+	return kvm_tsc_index(a) > kvm_tsc_index(b) ? a : b;
+}
+
+static const struct kvm_vcpu_clock *kvm_tsc_newest_below(const struct rb_node *node)
+{
+	return node ? kvm_tsc_of_node(node)->newest : NULL;
+}
+
+static bool kvm_tsc_find_newest(struct kvm_vcpu_clock *v, bool exit)
+{
+	const struct kvm_vcpu_clock *newest = v;
+
+	newest = kvm_tsc_newer(newest, kvm_tsc_newest_below(v->pair_node.rb_left));
+	newest = kvm_tsc_newer(newest, kvm_tsc_newest_below(v->pair_node.rb_right));
+	if (exit && v->newest == newest)
+		return true;
+	v->newest = newest;
+	return false;
+}
+
+RB_DECLARE_CALLBACKS(static, kvm_tsc_pairs, struct kvm_vcpu_clock, pair_node, newest,
+		     kvm_tsc_find_newest);
+
+static u64 kvm_tsc_pair_of_node(const struct rb_node *node)
+{
+	return kvm_tsc_pair(kvm_tsc_of_node(node));
+}
+
+static bool kvm_tsc_pair_is_less(struct rb_node *a, const struct rb_node *b)
+{
+	return kvm_tsc_pair_of_node(a) < kvm_tsc_pair_of_node(b);
+}
+
+static void kvm_tsc_note_pair(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	if (!v->counted)
+		return;
+	v->newest = v;
+	rb_add_augmented_cached(&v->pair_node, &vcpu->kvm->arch.clock.pairs,
+				kvm_tsc_pair_is_less, &kvm_tsc_pairs);
+}
+
+static void kvm_tsc_forget_pair(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	if (v->counted)
+		rb_erase_augmented_cached(&v->pair_node, &vcpu->kvm->arch.clock.pairs,
+					  &kvm_tsc_pairs);
+}
+
+/* The newest vCPU whose pair is from @first to @last, which is no less. */
+static const struct kvm_vcpu_clock *kvm_tsc_newest_of(struct kvm *kvm, u64 first, u64 last)
+{
+	struct rb_node *top = kvm->arch.clock.pairs.rb_root.rb_node, *node;
+	const struct kvm_vcpu_clock *newest;
+
+	/* The highest of them: the others are below it, to its either side. */
+	while (top && (kvm_tsc_pair_of_node(top) < first || kvm_tsc_pair_of_node(top) > last))
+		top = kvm_tsc_pair_of_node(top) < first ? top->rb_right : top->rb_left;
+	if (!top)
+		return NULL;
+
+	newest = kvm_tsc_of_node(top);
+	for (node = top->rb_left; node; ) {
+		if (kvm_tsc_pair_of_node(node) < first) {
+			node = node->rb_right;
+			continue;
+		}
+		newest = kvm_tsc_newer(newest, kvm_tsc_of_node(node));
+		newest = kvm_tsc_newer(newest, kvm_tsc_newest_below(node->rb_right));
+		node = node->rb_left;
+	}
+	for (node = top->rb_right; node; ) {
+		if (kvm_tsc_pair_of_node(node) > last) {
+			node = node->rb_left;
+			continue;
+		}
+		newest = kvm_tsc_newer(newest, kvm_tsc_of_node(node));
+		newest = kvm_tsc_newer(newest, kvm_tsc_newest_below(node->rb_left));
+		node = node->rb_right;
+	}
+	return newest;
+}
+
+/* For KVM_PROVE_CLOCK: the same, of all others one by one. */
+static const struct kvm_vcpu_clock * __maybe_unused
+kvm_tsc_look_for_near(struct kvm_vcpu *vcpu, u64 pair, u64 slack_cycles)
+{
+	const struct kvm_vcpu_clock *near = NULL;
+	struct kvm_vcpu *other;
+	unsigned long i;
+
+	kvm_for_each_vcpu(i, other, vcpu->kvm) {
+		struct kvm_vcpu_clock *v = &other->arch.clock;
+
+		if (other != vcpu && v->counted &&
+		    kvm_tsc_pair(v) - pair + slack_cycles <= 2 * slack_cycles)
+			near = kvm_tsc_newer(near, v);
+	}
+	return near;
+}
+
+/* The newest other vCPU whose pair is within @slack_cycles of @pair, modulo 2^64. */
+static const struct kvm_vcpu_clock *kvm_tsc_near_pair(struct kvm_vcpu *vcpu, u64 pair,
+						      u64 slack_cycles)
+{
+	u64 first = pair - slack_cycles, last = pair + slack_cycles;
+	const struct kvm_vcpu_clock *near;
+
+	kvm_tsc_forget_pair(vcpu);
+	if (first <= last)
+		near = kvm_tsc_newest_of(vcpu->kvm, first, last);
+	else
+		near = kvm_tsc_newer(kvm_tsc_newest_of(vcpu->kvm, first, U64_MAX),
+				     kvm_tsc_newest_of(vcpu->kvm, 0, last));
+	kvm_tsc_note_pair(vcpu);
+
+	KVM_CLOCK_WARN_ON(near != kvm_tsc_look_for_near(vcpu, pair, slack_cycles));
+	return near;
+}
+
+/*
+ * The host's TSC has lost this many cycles since boot by restarting.  All offsets
+ * make up for them at once, so that nobody compares an old one with a new one: by
+ * the scaled total less the scaled total made up for, so that all end equal no
+ * matter how many restarts there were.  The hardware has it when the vCPU is
+ * loaded next.
  */
 void kvm_tsc_host_restarted(struct kvm *kvm, u64 restart_cycles)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
-	struct kvm_tsc_plan plan;
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
 
-	kvm_tsc_plan(clock->gen.khz, &plan);
-	clock->gen.offset += kvm_scale_tsc(restart_cycles, plan.ratio) -
-			     kvm_scale_tsc(clock->restart_cycles, plan.ratio);
+	lockdep_assert_held(&clock->lock);
+
+	clock->gen.offset += kvm_scale_tsc(restart_cycles, clock->gen.ratio) -
+			     kvm_scale_tsc(clock->restart_cycles, clock->gen.ratio);
+	clock->pairs = RB_ROOT_CACHED;
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+		v->l1_offset += kvm_scale_tsc(restart_cycles, v->l1_ratio) -
+				kvm_scale_tsc(clock->restart_cycles, v->l1_ratio);
+		kvm_tsc_note_pair(vcpu);
+		kvm_tsc_recount(vcpu);
+	}
 	clock->restart_cycles = restart_cycles;
 }
 
-void kvm_tsc_write_offset(struct kvm_vcpu *vcpu, u64 offset)
+/* The hardware has the vCPU's offset, in L2 with L2's on top. */
+void kvm_tsc_load_offset(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	lockdep_assert_held(&vcpu->kvm->arch.clock.lock);
+
+	/*
+	 * A write in L2 sets L1's TSC: either L1 does not intercept the MSR, or
+	 * userspace wrote it.
+	 */
+	v->offset = v->l1_offset;
+	if (is_guest_mode(vcpu)) {
+		u64 l2_offset = kvm_x86_call(get_l2_tsc_offset)(vcpu);
+		u64 l2_ratio = kvm_x86_call(get_l2_tsc_multiplier)(vcpu);
+
+		v->offset = kvm_calc_nested_tsc_offset(v->l1_offset, l2_offset, l2_ratio);
+	}
+
+	kvm_x86_call(write_tsc_offset)(vcpu);
+}
+
+/* The vCPU's offset: of this generation, or 0, and this far from what it was told. */
+static void kvm_tsc_set_offset(struct kvm_vcpu *vcpu, u64 offset, u64 generation,
+			       u64 pair_error)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 
@@ -198,22 +399,25 @@ void kvm_tsc_write_offset(struct kvm_vcpu *vcpu, u64 offset)
 
 	trace_kvm_write_tsc_offset(vcpu->vcpu_id, v->l1_offset, offset);
 
+	if (offset != v->l1_offset)
+		kvmclock_page_stale(vcpu);
+
+	kvm_tsc_forget_pair(vcpu);
 	v->l1_offset = offset;
-	v->pair_error = 0;
+	v->generation = generation;
+	v->pair_error = pair_error;
+	kvm_tsc_note_pair(vcpu);
 
-	/*
-	 * A TSC written while in L2 is L1's all the same: L1 left the MSR to
-	 * L2, or it is userspace that writes.
-	 */
-	v->offset = offset;
-	if (is_guest_mode(vcpu)) {
-		u64 l2_offset = kvm_x86_call(get_l2_tsc_offset)(vcpu);
-		u64 l2_ratio = kvm_x86_call(get_l2_tsc_multiplier)(vcpu);
+	kvm_tsc_recount(vcpu);
+	kvm_tsc_load_offset(vcpu);
+}
 
-		v->offset = kvm_calc_nested_tsc_offset(offset, l2_offset, l2_ratio);
-	}
+/* The TSC steps, or is moved, as it is: its vCPU is of the generation that it was of. */
+void kvm_tsc_step(struct kvm_vcpu *vcpu, u64 cycles)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 
-	kvm_x86_call(write_tsc_offset)(vcpu);
+	kvm_tsc_set_offset(vcpu, v->l1_offset + cycles, v->generation, 0);
 }
 
 static void kvm_tsc_write_ratio(struct kvm_vcpu *vcpu, u64 ratio)
@@ -223,6 +427,7 @@ static void kvm_tsc_write_ratio(struct kvm_vcpu *vcpu, u64 ratio)
 	lockdep_assert_held(&vcpu->kvm->arch.clock.lock);
 
 	v->l1_ratio = ratio;
+	kvm_tsc_recount(vcpu);
 
 	v->ratio = ratio;
 	if (is_guest_mode(vcpu)) {
@@ -242,7 +447,7 @@ static void kvm_tsc_apply_plan(struct kvm_vcpu *vcpu, u32 khz, const struct kvm_
 	v->khz = khz;
 	v->always_catchup = plan->always_catchup;
 	v->catchup = plan->always_catchup;
-	kvmclock_ratio(khz * 1000ULL, NSEC_PER_SEC, &v->cycles_mul, &v->cycles_shift);
+	kvmclock_mul_shift(khz * 1000ULL, NSEC_PER_SEC, &v->cycles_mul, &v->cycles_shift);
 	kvm_tsc_write_ratio(vcpu, plan->ratio);
 }
 
@@ -264,177 +469,196 @@ static u64 kvm_tsc_of_generation(struct kvm_vcpu *vcpu, const struct kvmclock_sn
 	return gen->offset + kvm_scale_tsc(now->host_tsc, kvm_l1_tsc_ratio(vcpu));
 }
 
+/* The vCPU is of the generation, by this offset. */
+static void kvm_tsc_join_by_offset(struct kvm_vcpu *vcpu, u64 offset, u64 pair_error)
+{
+	struct kvm_tsc_generation *gen = &vcpu->kvm->arch.clock.gen;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	v->follows = 0;
+	v->ref_guest_tsc = gen->tsc;
+	v->ref_base_ns = gen->base_ns;
+	kvm_tsc_set_offset(vcpu, offset, gen->id, pair_error);
+}
+
 /* The vCPU takes the generation's TSC for its own. */
 static void kvm_tsc_join(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now)
 {
-	struct kvm_tsc_generation *gen = &vcpu->kvm->arch.clock.gen;
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	u64 tsc = kvm_tsc_of_generation(vcpu, now);
-
-	v->generation = gen->id;
-	v->ref_guest_tsc = gen->tsc;
-	v->ref_base_ns = gen->base_ns;
-	kvm_tsc_write_offset(vcpu, tsc - kvm_scale_tsc(now->host_tsc, v->l1_ratio));
+	kvm_tsc_join_by_offset(vcpu, kvm_tsc_of_generation(vcpu, now) -
+				     kvm_scale_tsc(now->host_tsc, kvm_l1_tsc_ratio(vcpu)), 0);
 }
 
-/* The vCPU has this TSC at this instant, whatever the others have. */
-static void kvm_tsc_assign(struct kvm_vcpu *vcpu, u64 tsc, const struct kvmclock_snapshot *now)
+/* The vCPU has this TSC at this instant. */
+static void kvm_tsc_place(struct kvm_vcpu *vcpu, u64 tsc, u64 generation, u64 pair_error,
+			  const struct kvmclock_snapshot *now)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 
-	v->generation = 0;
+	v->follows = 0;
 	v->ref_guest_tsc = tsc;
 	v->ref_base_ns = now->base_ns;
-	kvm_tsc_write_offset(vcpu, tsc - kvm_scale_tsc(now->host_tsc, v->l1_ratio));
+	kvm_tsc_set_offset(vcpu, tsc - kvm_scale_tsc(now->host_tsc, v->l1_ratio), generation,
+			   pair_error);
 }
 
-/* As kvm_tsc_assign(), and vCPUs to come, or to be written, may join. */
-static void kvm_tsc_new_generation(struct kvm_vcpu *vcpu, u64 tsc,
-				   const struct kvmclock_snapshot *now, u64 parent)
+/* ... whatever the others have. */
+static void kvm_tsc_assign(struct kvm_vcpu *vcpu, u64 tsc, const struct kvmclock_snapshot *now)
+{
+	kvm_tsc_place(vcpu, tsc, 0, 0, now);
+}
+
+/* ... and vCPUs to come, or to be written, may join. */
+static void kvm_tsc_new_generation(struct kvm_vcpu *vcpu, u64 tsc, u64 parent, u64 pair_error,
+				   const struct kvmclock_snapshot *now)
 {
 	struct kvm_tsc_generation *gen = &vcpu->kvm->arch.clock.gen;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-
-	kvm_tsc_assign(vcpu, tsc, now);
 
 	gen->id++;
 	gen->parent = parent;
 	gen->khz = v->khz;
-	gen->offset = v->l1_offset;
+	gen->ratio = v->l1_ratio;
+	gen->offset = tsc - kvm_scale_tsc(now->host_tsc, v->l1_ratio);
 	gen->tsc = tsc;
 	gen->base_ns = now->base_ns;
-	v->generation = gen->id;
+	gen->ahead = 0;
+	kvm_tsc_place(vcpu, tsc, gen->id, pair_error, now);
 }
 
 /*
- * Before the vCPU is online: the VM's rate and TSC.  A host whose TSC rate is
- * unknown has guests whose rate is unknown, too.
+ * A vCPU that is not online yet gets the VM's rate and TSC.
+ *
+ * A rate that the others have, and that can't be told from the VM's, is the VM's:
+ * userspace restored it on a host that measured its own a little differently, and
+ * plugs in a vCPU now.  Nor does it matter that the host has refined its rate
+ * meanwhile.  What can't be had any more - the tolerance was lowered - is kept in
+ * name, as it is for the vCPUs that there are.
  */
-void kvm_tsc_vcpu_init(struct kvm_vcpu *vcpu)
+void kvm_tsc_start(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	struct kvmclock_snapshot now;
+	struct kvm_tsc_generation *gen = &clock->gen;
+	u32 khz = clock->default_khz;
 	struct kvm_tsc_plan plan;
-	unsigned long flags;
-	u32 khz;
 
-	kvmclock_resume(vcpu->kvm);
-
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	kvmclock_snapshot(&now);
-	khz = clock->default_khz;
-	if (kvm_tsc_plan(khz, &plan))
-		khz = 0;
+	if (clock->census.nr && kvm_tsc_tolerates(gen->khz, khz))
+		khz = gen->khz;
+	kvm_tsc_make_plan(khz, &plan);
+	if (khz == gen->khz)
+		plan.ratio = gen->ratio;
 	kvm_tsc_apply_plan(vcpu, khz, &plan);
 	vcpu->arch.clock.restart_cycles = clock->restart_cycles;
-	if (khz == clock->gen.khz)
-		kvm_tsc_join(vcpu, &now);
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
+	if (khz == gen->khz)
+		kvm_tsc_join(vcpu, now);
 }
 
 /*
- * Now that the vCPU is online and counts.  It has the VM's TSC already, unless
- * the generation changed meanwhile or is of another rate.
+ * The vCPU counts from now on.  It has the VM's TSC already, unless the generation
+ * changed meanwhile.  One that is of another rate has its TSC go on from where the
+ * others' is, and is one of them when it gets their rate.
  */
-void kvm_tsc_vcpu_join(struct kvm_vcpu *vcpu)
+void kvm_tsc_come_online(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now)
 {
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	struct kvmclock_snapshot now;
-	unsigned long flags;
+	struct kvm_tsc_generation *gen = &vcpu->kvm->arch.clock.gen;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	if (vcpu->arch.clock.generation != clock->gen.id) {
-		kvmclock_snapshot(&now);
-		if (vcpu->arch.clock.khz == clock->gen.khz)
-			kvm_tsc_join(vcpu, &now);
-		else
-			kvm_tsc_new_generation(vcpu, 0, &now, 0);
+	v->counted = true;
+	list_add_tail(&v->in_row, &vcpu->kvm->arch.clock.row);
+	v->state = (struct kvmclock_tsc_state) {
+		.ratio = v->l1_ratio,
+		.offset = v->l1_offset,
+		.catchup = v->catchup,
+	};
+	kvm_tsc_count(vcpu, 1);
+	kvm_tsc_note_pair(vcpu);
+
+	if (v->generation == gen->id)
+		return;
+
+	if (v->khz == gen->khz && v->l1_ratio == gen->ratio) {
+		kvm_tsc_join(vcpu, now);
+	} else {
+		kvm_tsc_assign(vcpu, gen->offset + kvm_scale_tsc(now->host_tsc, gen->ratio), now);
+		v->follows = gen->id;
 	}
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
+}
 
-	kvmclock_update_master(vcpu->kvm);
+/*
+ * vCPUs go, one by one, and all of them: none counts any more, though it may be
+ * loaded once more, and its TSC moved, after others are gone.
+ */
+void kvm_tsc_all_go(struct kvm *kvm)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+
+	lockdep_assert_held(&kvm->arch.clock.lock);
+
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		vcpu->arch.clock.counted = false;
+	INIT_LIST_HEAD(&kvm->arch.clock.row);
+	kvm->arch.clock.pairs = RB_ROOT_CACHED;
 }
 
 /*
  * Who sets a rate, a TSC, an offset
  */
 
-/*
- * KVM_SET_TSC_KHZ of a VM: the rate of vCPUs to come.  Before the first vCPU
- * it is also the rate of the clock and of the TSC, which go on from where
- * they are.
- */
-int kvm_tsc_set_vm_khz(struct kvm *kvm, u32 khz)
+/* The rate of vCPUs to come; the TSC's, which goes on, as long as there is none. */
+void kvm_tsc_change_vm_khz(struct kvm *kvm, u32 khz, const struct kvm_tsc_plan *plan,
+			   const struct kvmclock_snapshot *now)
 {
-	struct kvm_clock *clock = &kvm->arch.clock;
-	struct kvmclock_snapshot now;
-	struct kvm_tsc_plan plan;
-	u64 old_ratio;
-	int r;
+	struct kvm_tsc_generation *gen = &kvm->arch.clock.gen;
 
-	r = kvm_tsc_plan_user_khz(&khz, &plan);
-	if (r)
-		return r;
+	WRITE_ONCE(kvm->arch.clock.default_khz, khz);
+	if (atomic_read(&kvm->online_vcpus))
+		return;
 
-	kvmclock_resume(kvm);
-
-	raw_spin_lock_irq(&clock->lock);
-	old_ratio = kvm_tsc_default_ratio(kvm);
-	clock->default_khz = khz;
-	if (!atomic_read(&kvm->online_vcpus)) {
-		kvmclock_snapshot(&now);
-		clock->gen.tsc = clock->gen.offset + kvm_scale_tsc(now.host_tsc, old_ratio);
-		clock->gen.base_ns = now.base_ns;
-		clock->gen.offset = clock->gen.tsc - kvm_scale_tsc(now.host_tsc, plan.ratio);
-		clock->gen.khz = khz;
-		clock->gen.id++;
-	}
-	raw_spin_unlock_irq(&clock->lock);
-
-	kvmclock_update_master(kvm);
-	return 0;
+	gen->tsc = gen->offset + kvm_scale_tsc(now->host_tsc, gen->ratio);
+	gen->base_ns = now->base_ns;
+	gen->offset = gen->tsc - kvm_scale_tsc(now->host_tsc, plan->ratio);
+	gen->khz = khz;
+	gen->ratio = plan->ratio;
+	gen->id++;
 }
 
 /*
- * KVM_SET_TSC_KHZ of a vCPU: its TSC goes on at the new rate from the value
- * that it has.  vCPUs of one generation that change to one rate, each at its
- * own moment, end with one offset again: the first one's.
+ * Is this another rate than the vCPU has?  The rate is made anew of what the host's
+ * is now, but is the same for all that have it.
  */
-int kvm_tsc_set_vcpu_khz(struct kvm_vcpu *vcpu, u32 khz)
+bool kvm_tsc_khz_changes(struct kvm_vcpu *vcpu, u32 khz, struct kvm_tsc_plan *plan)
 {
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvm_tsc_generation *gen = &vcpu->kvm->arch.clock.gen;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	struct kvm_tsc_generation *gen = &clock->gen;
-	struct kvmclock_snapshot now;
-	struct kvm_tsc_plan plan;
-	u64 guest_tsc;
-	int r;
 
-	r = kvm_tsc_plan_user_khz(&khz, &plan);
-	if (r)
-		return r;
+	if (khz == gen->khz && v->generation != gen->id)
+		plan->ratio = gen->ratio;
 
-	raw_spin_lock_irq(&clock->lock);
-	if (khz == v->khz) {
-		raw_spin_unlock_irq(&clock->lock);
-		return 0;
-	}
+	return khz != v->khz || plan->ratio != v->l1_ratio ||
+	       plan->always_catchup != v->always_catchup;
+}
 
-	kvmclock_snapshot(&now);
-	guest_tsc = kvm_read_l1_tsc(vcpu, now.host_tsc);
-	kvmclock_carry_line(vcpu, now.host_tsc, plan.ratio);
-	kvm_tsc_apply_plan(vcpu, khz, &plan);
+/*
+ * The vCPU's TSC goes on at the new rate from the value that it has.  vCPUs of one
+ * generation that change to one rate, each at its own moment, end with one offset
+ * again: the first one's.  So do those that were created meanwhile.
+ */
+void kvm_tsc_change_khz(struct kvm_vcpu *vcpu, u32 khz, const struct kvm_tsc_plan *plan,
+			const struct kvmclock_snapshot *now)
+{
+	struct kvm_tsc_generation *gen = &vcpu->kvm->arch.clock.gen;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	u64 guest_tsc = kvm_read_l1_tsc(vcpu, now->host_tsc);
 
-	if (gen->khz == khz && gen->parent && gen->parent == v->generation)
-		kvm_tsc_join(vcpu, &now);
+	kvm_tsc_apply_plan(vcpu, khz, plan);
+
+	if (gen->khz == khz && gen->ratio == plan->ratio &&
+	    (v->follows == gen->id || (gen->parent && gen->parent == v->generation)))
+		kvm_tsc_join(vcpu, now);
 	else if (v->generation == gen->id)
-		kvm_tsc_new_generation(vcpu, guest_tsc, &now, gen->id);
+		kvm_tsc_new_generation(vcpu, guest_tsc, gen->id, 0, now);
 	else
-		kvm_tsc_assign(vcpu, guest_tsc, &now);
-	raw_spin_unlock_irq(&clock->lock);
-
-	kvmclock_tsc_changed(vcpu, true);
-	return 0;
+		kvm_tsc_assign(vcpu, guest_tsc, now);
 }
 
 /*
@@ -443,163 +667,83 @@ int kvm_tsc_set_vcpu_khz(struct kvm_vcpu *vcpu, u32 khz)
  * what was meant:
  *
  * - 0 means "as the others";
- * - a value within a second of what the others have means that too, once
- *   userspace has written any value in this VM;
+ * - a value within a second of where the last such value would be by now means
+ *   that too, once userspace has written any value in this VM: one value may
+ *   go to many vCPUs, slowly;
  * - any other value starts a new generation.
  *
  * All of it is judged at one TSC read.  KVM_VCPU_TSC_VALUE does not guess.
  */
-static void kvm_tsc_write_by_host(struct kvm_vcpu *vcpu, u64 tsc)
+void kvm_tsc_restore(struct kvm_vcpu *vcpu, u64 tsc, const struct kvmclock_snapshot *now)
 {
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvm_tsc_generation *gen = &vcpu->kvm->arch.clock.gen;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	struct kvm_tsc_generation *gen = &clock->gen;
-	struct kvmclock_snapshot now;
-	unsigned long flags;
 	bool join = false;
 
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	kvmclock_snapshot(&now);
-
-	if (v->khz && v->khz == gen->khz) {
-		s64 ahead = tsc - kvm_tsc_of_generation(vcpu, &now);
+	if (v->khz && v->khz == gen->khz && v->l1_ratio == gen->ratio) {
+		s64 ahead = tsc - kvm_tsc_of_generation(vcpu, now);
+		s64 apart = ahead - gen->ahead;
 		s64 second = v->khz * 1000LL;
 
-		join = !tsc || (gen->user_set && ahead > -second && ahead < second);
+		if (!tsc) {
+			join = true;
+		} else if (gen->user_set && apart > -second && apart < second) {
+			join = true;
+			gen->ahead = ahead;
+		}
 	}
 	gen->user_set = true;
 
 	if (join)
-		kvm_tsc_join(vcpu, &now);
+		kvm_tsc_join(vcpu, now);
 	else
-		kvm_tsc_new_generation(vcpu, tsc, &now, 0);
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
-
-	kvmclock_tsc_changed(vcpu, true);
+		kvm_tsc_new_generation(vcpu, tsc, 0, 0, now);
 }
 
 /* Moves L1's TSC by what the guest asked for; the clock must not notice. */
-static void kvm_tsc_move_by_guest(struct kvm_vcpu *vcpu, u64 offset,
-				  const struct kvmclock_snapshot *now)
+void kvm_tsc_move_by_guest(struct kvm_vcpu *vcpu, u64 offset,
+			   const struct kvmclock_snapshot *now)
 {
 	kvm_tsc_assign(vcpu, kvm_scale_tsc(now->host_tsc, kvm_l1_tsc_ratio(vcpu)) + offset, now);
 }
 
-void kvm_tsc_write_msr(struct kvm_vcpu *vcpu, u64 tsc, bool host_initiated)
-{
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	struct kvmclock_snapshot now;
-	unsigned long flags;
-	u64 offset;
-
-	if (host_initiated) {
-		kvm_tsc_write_by_host(vcpu, tsc);
-		return;
-	}
-
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	kvmclock_snapshot(&now);
-	offset = tsc - kvm_scale_tsc(now.host_tsc, v->l1_ratio);
-	v->adjust_msr += offset - v->l1_offset;
-	kvm_tsc_move_by_guest(vcpu, offset, &now);
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
-
-	kvmclock_tsc_changed(vcpu, false);
-}
-
-/* Userspace restores the MSR alone; the guest moves its TSC with it. */
-void kvm_tsc_write_adjust_msr(struct kvm_vcpu *vcpu, u64 adjust, bool host_initiated)
-{
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	struct kvmclock_snapshot now;
-	unsigned long flags;
-
-	if (host_initiated || adjust == v->adjust_msr) {
-		v->adjust_msr = adjust;
-		return;
-	}
-
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	kvmclock_snapshot(&now);
-	kvm_tsc_move_by_guest(vcpu, v->l1_offset + (adjust - v->adjust_msr), &now);
-	v->adjust_msr = adjust;
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
-
-	kvmclock_tsc_changed(vcpu, false);
-}
-
 /* Exactly this offset; equal offsets are one generation. */
-static void kvm_tsc_take_offset(struct kvm_vcpu *vcpu, u64 offset,
-				const struct kvmclock_snapshot *now)
+static void kvm_tsc_take_pair(struct kvm_vcpu *vcpu, u64 offset, u64 pair_error,
+			      const struct kvmclock_snapshot *now)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	struct kvm_tsc_generation *gen = &vcpu->kvm->arch.clock.gen;
 
 	gen->user_set = true;
-	if (v->khz && v->khz == gen->khz && offset == gen->offset) {
-		v->generation = gen->id;
-		v->ref_guest_tsc = gen->tsc;
-		v->ref_base_ns = gen->base_ns;
-		kvm_tsc_write_offset(vcpu, offset);
-	} else {
+	if (v->khz && v->khz == gen->khz && v->l1_ratio == gen->ratio && offset == gen->offset)
+		kvm_tsc_join_by_offset(vcpu, offset, pair_error);
+	else
 		kvm_tsc_new_generation(vcpu, kvm_scale_tsc(now->host_tsc, v->l1_ratio) + offset,
-				       now, 0);
-	}
+				       0, pair_error, now);
 }
 
-/* KVM_VCPU_TSC_OFFSET */
-void kvm_tsc_set_l1_offset(struct kvm_vcpu *vcpu, u64 offset)
+void kvm_tsc_take_offset(struct kvm_vcpu *vcpu, u64 offset,
+			 const struct kvmclock_snapshot *now)
 {
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	struct kvmclock_snapshot now;
-	unsigned long flags;
-
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	kvmclock_snapshot(&now);
-	kvm_tsc_take_offset(vcpu, offset, &now);
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
-
-	kvmclock_tsc_changed(vcpu, true);
-}
-
-/*
- * Another vCPU's offset, if its pair can't be told from the one that gave
- * @offset.  The pairs are compared, not what became of them: two pairs that are
- * this close may lie either side of one that was taken for a third offset.  Of
- * several the one written last counts, as the others may be yet to be restored.
- */
-static u64 kvm_tsc_near_offset(struct kvm_vcpu *vcpu, u64 offset, u64 slack_cycles)
-{
-	u64 near = offset, newest = 0;
-	struct kvm_vcpu *other;
-	unsigned long i;
-
-	kvm_for_each_vcpu(i, other, vcpu->kvm) {
-		struct kvm_vcpu_clock *v = &other->arch.clock;
-		u64 ahead = v->l1_offset + v->pair_error - offset;
-
-		if (other == vcpu || v->l1_ratio != kvm_l1_tsc_ratio(vcpu) ||
-		    ahead + slack_cycles > 2 * slack_cycles || v->generation < newest)
-			continue;
-
-		newest = v->generation;
-		near = v->l1_offset;
-	}
-
-	return near;
+	kvm_tsc_take_pair(vcpu, offset, 0, now);
 }
 
 /*
  * KVM_VCPU_TSC_VALUE: the TSC is @tsc when the scaled TSC is @scaled_tsc, which
- * is @elapsed_ns ago; known to within @slack_cycles.  A TSC that is moved in
- * software goes faster than the scaled one, and is where the nanoseconds say.
+ * is @elapsed_ns ago; known to within @slack_cycles: then it is another vCPU's if
+ * that one's pair can't be told from this.  The pairs are compared, not what became
+ * of them: two pairs that are this close may lie either side of one that was taken
+ * for a third offset.  Of several the one written last counts, as the others may be
+ * yet to be restored.
+ *
+ * A TSC that is moved in software goes faster than the scaled one, and is where the
+ * nanoseconds say.
  */
 void kvm_tsc_set_value(struct kvm_vcpu *vcpu, u64 tsc, u64 scaled_tsc, u64 slack_cycles,
 		       s64 elapsed_ns, const struct kvmclock_snapshot *now)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	const struct kvm_vcpu_clock *near = NULL;
 	u64 pair = tsc - scaled_tsc;
 	u64 offset;
 
@@ -608,13 +752,11 @@ void kvm_tsc_set_value(struct kvm_vcpu *vcpu, u64 tsc, u64 scaled_tsc, u64 slack
 	if (v->always_catchup)
 		pair = tsc + kvm_tsc_cycles(vcpu, elapsed_ns) -
 		       kvm_scale_tsc(now->host_tsc, v->l1_ratio);
+	else if (slack_cycles)
+		near = kvm_tsc_near_pair(vcpu, pair, slack_cycles);
 
-	offset = pair;
-	if (slack_cycles && !v->always_catchup)
-		offset = kvm_tsc_near_offset(vcpu, pair, slack_cycles);
-
-	kvm_tsc_take_offset(vcpu, offset, now);
-	v->pair_error = pair - offset;
+	offset = near ? near->l1_offset : pair;
+	kvm_tsc_take_pair(vcpu, offset, pair - offset, now);
 }
 
 /*
@@ -629,48 +771,6 @@ void kvm_tsc_catch_up(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now
 	s64 behind = target - kvm_read_l1_tsc(vcpu, now->host_tsc);
 
 	if (behind > 0)
-		kvm_tsc_write_offset(vcpu, v->l1_offset + behind);
+		kvm_tsc_step(vcpu, behind);
 }
 
-/*
- * The vCPU comes to a CPU: take up what the host's TSC did meanwhile.
- *
- * A TSC that restarted in a suspend has lost cycles, the same for all vCPUs:
- * see kvm_tsc_host_restarted().
- *
- * An unstable TSC may have any value here: the guest TSC goes on from where
- * it was, and catches up.
- */
-void kvm_tsc_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
-{
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	unsigned long flags;
-	u64 host_tsc;
-
-	if (unlikely(v->restart_cycles != clock->restart_cycles)) {
-		raw_spin_lock_irqsave(&clock->lock, flags);
-		kvm_tsc_write_offset(vcpu, v->l1_offset +
-				     kvm_scale_tsc(clock->restart_cycles, v->l1_ratio) -
-				     kvm_scale_tsc(v->restart_cycles, v->l1_ratio));
-		v->restart_cycles = clock->restart_cycles;
-		raw_spin_unlock_irqrestore(&clock->lock, flags);
-	}
-
-	if (!v->last_host_tsc)
-		return;
-
-	if (vcpu->cpu != cpu && (s64)(rdtsc() - v->last_host_tsc) < 0 && !check_tsc_unstable())
-		mark_tsc_unstable("KVM: a vCPU moved to a CPU whose TSC is behind");
-
-	if (likely(!kvmclock_host_tsc_unstable()))
-		return;
-
-	raw_spin_lock_irqsave(&clock->lock, flags);
-	host_tsc = rdtsc();
-	kvm_tsc_write_offset(vcpu, kvm_read_l1_tsc(vcpu, v->last_host_tsc) -
-			     kvm_scale_tsc(host_tsc, v->l1_ratio));
-	kvmclock_carry_line(vcpu, host_tsc, v->l1_ratio);
-	v->catchup = true;
-	raw_spin_unlock_irqrestore(&clock->lock, flags);
-}

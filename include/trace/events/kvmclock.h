@@ -25,7 +25,7 @@ TRACE_EVENT(kvmclock_change,
 			     __field(s8,	shift)
 			     __field(s64,	base_offset_ns)),
 
-	    TP_fast_assign(__entry->version = clock->version;
+	    TP_fast_assign(__entry->version = clock->changes;
 			   __entry->master = clock->master;
 			   __entry->stable = clock->stable;
 			   __entry->ref_tsc = clock->line.ref_tsc;
@@ -42,7 +42,7 @@ TRACE_EVENT(kvmclock_change,
 
 /*
  * A page, or a Xen guest's equivalent, was not written because its memory was
- * not there.  The vCPU tries again after its next exit.
+ * not there.  It is written when it comes, before the guest can see it.
  */
 TRACE_EVENT(kvmclock_page_missing,
 	    TP_PROTO(unsigned int vcpu_id, u64 gpa),

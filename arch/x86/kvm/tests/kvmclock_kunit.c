@@ -81,7 +81,7 @@ static void ratio_is_nearest(struct kunit *test)
 			u32 mul = 0;
 			s8 shift = 0;
 
-			KUNIT_ASSERT_TRUE_MSG(test, kvmclock_ratio(to, from, &mul, &shift),
+			KUNIT_ASSERT_TRUE_MSG(test, kvmclock_mul_shift(to, from, &mul, &shift),
 					      "%llu / %llu", to, from);
 			KUNIT_EXPECT_GE_MSG(test, mul, 1U << 31, "%llu / %llu", to, from);
 
@@ -107,7 +107,7 @@ static void ratio_refuses(struct kunit *test)
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
-		KUNIT_EXPECT_FALSE_MSG(test, kvmclock_ratio(bad[i][0], bad[i][1], &mul, &shift),
+		KUNIT_EXPECT_FALSE_MSG(test, kvmclock_mul_shift(bad[i][0], bad[i][1], &mul, &shift),
 				       "%llu / %llu", bad[i][0], bad[i][1]);
 		KUNIT_EXPECT_EQ(test, mul, 12345);
 		KUNIT_EXPECT_EQ(test, shift, 67);
@@ -163,12 +163,12 @@ struct vcpu_tsc {
 static struct kvmclock_decision decide(const struct vcpu_tsc *vcpus, int nr, bool host, u64 rate)
 {
 	struct kvmclock_decision want = {};
-	struct kvmclock_survey s;
+	struct kvmclock_tscs s;
 	int i;
 
-	kvmclock_survey_begin(&s, RATIO);
+	kvmclock_tscs_begin(&s, RATIO);
 	for (i = 0; i < nr; i++)
-		kvmclock_survey_vcpu(&s, vcpus[i].ratio, vcpus[i].offset, vcpus[i].catchup);
+		kvmclock_tscs_add(&s, vcpus[i].ratio, vcpus[i].offset, vcpus[i].catchup);
 	kvmclock_predicate(&s, host, rate, KVMCLOCK_HZ_FRAC_BITS, &want);
 	return want;
 }
@@ -228,18 +228,156 @@ static void predicate_slope(struct kunit *test)
 }
 
 /* For the tracepoint: how many are as the first one is. */
-static void survey_counts(struct kunit *test)
+static void tscs_one_by_one(struct kunit *test)
 {
-	struct kvmclock_survey s;
+	struct kvmclock_tscs s;
 
-	kvmclock_survey_begin(&s, RATIO);
+	kvmclock_tscs_begin(&s, RATIO);
 	KUNIT_EXPECT_EQ(test, s.matched, 0);
-	kvmclock_survey_vcpu(&s, RATIO, 5, false);
+	kvmclock_tscs_add(&s, RATIO, 5, false);
 	KUNIT_EXPECT_EQ(test, s.matched, 0);
-	kvmclock_survey_vcpu(&s, RATIO, 6, false);
-	kvmclock_survey_vcpu(&s, RATIO, 5, false);
+	kvmclock_tscs_add(&s, RATIO, 6, false);
+	kvmclock_tscs_add(&s, RATIO, 5, false);
 	KUNIT_EXPECT_EQ(test, s.matched, 1);
 	KUNIT_EXPECT_EQ(test, s.nr, 3);
+}
+
+/* The lead is gone after the period, to what roundings leave; at most half speed. */
+static void converge_loses_the_lead(struct kunit *test)
+{
+	static const u64 leads_ns[] = { 0, 1, 999, 15000000, 499999999, 500000000 };
+	struct kvmclock_line line, gentle;
+	int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(rates_hz); i++) {
+		u64 second = rates_hz[i];
+
+		line_of(test, rates_hz[i], &line);
+		for (j = 0; j < ARRAY_SIZE(leads_ns); j++) {
+			u64 ns;
+
+			gentle = line;
+			kvmclock_line_converge(&gentle, leads_ns[j], KVMCLOCK_NSEC_PER_SEC);
+			ns = kvmclock_line_ns(&gentle, gentle.ref_tsc + second) - line.ref_ns;
+			KUNIT_EXPECT_GE_MSG(test, gentle.mul, 1U << 31, "%llu Hz", rates_hz[i]);
+			KUNIT_EXPECT_LE_MSG(test, abs_diff(ns + leads_ns[j], KVMCLOCK_NSEC_PER_SEC),
+					    5 + 2 * KVMCLOCK_NSEC_PER_SEC / rates_hz[i],
+					    "%llu Hz, %llu ns ahead", rates_hz[i], leads_ns[j]);
+		}
+
+		gentle = line;
+		kvmclock_line_converge(&gentle, U64_MAX, KVMCLOCK_NSEC_PER_SEC);
+		KUNIT_EXPECT_EQ(test, gentle.mul, line.mul);
+		KUNIT_EXPECT_EQ(test, gentle.shift, line.shift - 1);
+	}
+}
+
+static void later_is_modular(struct kunit *test)
+{
+	static const u64 at[] = { 0, 1, S64_MAX - 1, S64_MAX, 1ULL << 63, U64_MAX };
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(at); i++) {
+		KUNIT_EXPECT_EQ(test, kvmclock_later_ns(at[i], at[i] + 1), at[i] + 1);
+		KUNIT_EXPECT_EQ(test, kvmclock_later_ns(at[i] + 1, at[i]), at[i] + 1);
+		KUNIT_EXPECT_EQ(test, kvmclock_later_ns(at[i], at[i] + S64_MAX), at[i] + S64_MAX);
+	}
+}
+
+/* A TSC that was written back: the same line, from a reference after its 0 on. */
+static void past_zero_moves_nothing(struct kunit *test)
+{
+	struct kvmclock_line line, moved;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(rates_hz); i++) {
+		u64 step;
+
+		line_of(test, rates_hz[i], &line);
+		step = 1ULL << (32 - line.shift);
+		line.ref_tsc = -line.ref_tsc;
+		moved = line;
+		kvmclock_line_past_zero(&moved, 1000);
+		KUNIT_EXPECT_LT_MSG(test, moved.ref_tsc, step, "%llu Hz", rates_hz[i]);
+		KUNIT_EXPECT_EQ_MSG(test, kvmclock_line_ns(&moved, moved.ref_tsc + 12345),
+				    kvmclock_line_ns(&line, moved.ref_tsc + 12345), "%llu Hz",
+				    rates_hz[i]);
+
+		line = moved;
+		kvmclock_line_past_zero(&moved, line.ref_tsc);
+		KUNIT_EXPECT_EQ(test, moved.ref_tsc, line.ref_tsc);
+	}
+}
+
+static void next_version_is_odd(struct kunit *test)
+{
+	KUNIT_EXPECT_EQ(test, kvmclock_next_version(0), 1);
+	KUNIT_EXPECT_EQ(test, kvmclock_next_version(1), 3);
+	KUNIT_EXPECT_EQ(test, kvmclock_next_version(2), 3);
+	KUNIT_EXPECT_EQ(test, kvmclock_next_version(U32_MAX - 1), U32_MAX);
+	KUNIT_EXPECT_EQ(test, kvmclock_next_version(U32_MAX), 1);
+}
+
+static void drift_or_not(struct kunit *test)
+{
+	const s64 day_ns = 86400 * (s64)KVMCLOCK_NSEC_PER_SEC;
+	const s64 most_ns = 1000000 + (day_ns >> 20) + (day_ns >> 30);
+
+	KUNIT_EXPECT_TRUE(test, kvmclock_is_drift(0, 0, 1 << 30));
+	KUNIT_EXPECT_TRUE(test, kvmclock_is_drift(1000000, 0, 1 << 30));
+	KUNIT_EXPECT_FALSE(test, kvmclock_is_drift(1000001, 0, 1 << 30));
+	KUNIT_EXPECT_FALSE(test, kvmclock_is_drift(-1000001, 0, 1 << 30));
+	KUNIT_EXPECT_TRUE(test, kvmclock_is_drift(day_ns + most_ns, day_ns, 1 << 30));
+	KUNIT_EXPECT_TRUE(test, kvmclock_is_drift(day_ns - most_ns, day_ns, 1 << 30));
+	KUNIT_EXPECT_FALSE(test, kvmclock_is_drift(day_ns + most_ns + 1, day_ns, 1 << 30));
+	KUNIT_EXPECT_FALSE(test, kvmclock_is_drift(day_ns - most_ns - 1, day_ns, 1 << 30));
+	KUNIT_EXPECT_TRUE(test, kvmclock_is_drift(-day_ns - most_ns, -day_ns, 1 << 30));
+	KUNIT_EXPECT_FALSE(test, kvmclock_is_drift(S64_MAX, S64_MIN, 1 << 30));
+	KUNIT_EXPECT_FALSE(test, kvmclock_is_drift(S64_MIN, S64_MAX, 1 << 30));
+	KUNIT_EXPECT_TRUE(test, kvmclock_is_drift(S64_MIN, S64_MIN, 1 << 30));
+
+	/* A line of 61,234 kHz that was given 900 Hz too slow, after a day. */
+	KUNIT_EXPECT_TRUE(test, kvmclock_is_drift(day_ns - day_ns / 68038, day_ns, 61234));
+	KUNIT_EXPECT_FALSE(test, kvmclock_is_drift(day_ns - day_ns / 16384, day_ns, 61234));
+}
+
+/* A row in which one after the other changes, and they change back. */
+static void census_is_what_they_are(struct kunit *test)
+{
+	struct kvmclock_tsc_state row[6], as_it_was = { RATIO, 5, false };
+	struct kvmclock_census c = {};
+	int i, k;
+
+	for (i = 0; i < ARRAY_SIZE(row); i++) {
+		row[i] = as_it_was;
+		kvmclock_census_count(&c, i ? &row[i - 1] : NULL, &row[i], NULL, 1);
+	}
+
+	for (k = 0; k < 2000; k++) {
+		const struct kvmclock_tsc_state *prev, *next;
+		struct kvmclock_tscs s;
+
+		/* 7 and 6 have no common divisor: all that there is comes by. */
+		i = k % ARRAY_SIZE(row);
+		prev = i ? &row[i - 1] : NULL;
+		next = i + 1 < ARRAY_SIZE(row) ? &row[i + 1] : NULL;
+		kvmclock_census_count(&c, prev, &row[i], next, -1);
+		row[i] = as_it_was;
+		row[i].ratio += k % 7 == 1 || k % 7 == 4;
+		row[i].offset += k % 7 == 2 || k % 7 == 4;
+		row[i].catchup = k % 7 == 3;
+		if (k % 100 > 80)
+			row[i] = as_it_was;
+		kvmclock_census_count(&c, prev, &row[i], next, 1);
+
+		kvmclock_tscs_begin(&s, RATIO);
+		for (i = 0; i < ARRAY_SIZE(row); i++)
+			kvmclock_tscs_add(&s, row[i].ratio, row[i].offset, row[i].catchup);
+		KUNIT_EXPECT_EQ_MSG(test, c.nr, s.nr, "change %d", k);
+		KUNIT_EXPECT_EQ_MSG(test, !c.rate_steps, s.same_rate, "change %d", k);
+		KUNIT_EXPECT_EQ_MSG(test, !c.tsc_steps && !c.nr_catchup, s.same_tsc, "change %d",
+				    k);
+	}
 }
 
 static struct kunit_case kvmclock_cases[] = {
@@ -248,9 +386,15 @@ static struct kunit_case kvmclock_cases[] = {
 	KUNIT_CASE(ratio_refuses),
 	KUNIT_CASE(advance_moves_nothing),
 	KUNIT_CASE(before_the_reference),
+	KUNIT_CASE(converge_loses_the_lead),
+	KUNIT_CASE(later_is_modular),
+	KUNIT_CASE(past_zero_moves_nothing),
+	KUNIT_CASE(next_version_is_odd),
+	KUNIT_CASE(drift_or_not),
 	KUNIT_CASE(predicate),
 	KUNIT_CASE(predicate_slope),
-	KUNIT_CASE(survey_counts),
+	KUNIT_CASE(tscs_one_by_one),
+	KUNIT_CASE(census_is_what_they_are),
 	{}
 };
 

@@ -1,0 +1,960 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The clock in guest memory: the pvclock page of each vCPU, the like of Xen's
+ * guests, Hyper-V's TSC page, and the wall clock.
+ *
+ * Who writes what.  A vCPU writes its own memory on its way into the guest.  It
+ * writes another's only if that may show the stable bit with a line that is no
+ * longer the VM's: any vCPU may read such a page, and its owner may never run.
+ * As long as there is one, no vCPU enters the guest; all that try to help, each
+ * with a bounded number of pages before it looks at its signals, its dirty ring
+ * and the scheduler again.  Whatever is not the stable bit's is nobody else's
+ * business.
+ *
+ * What may sleep.  Nothing waits for memory that is not there.  The guest can't
+ * read it without a fault, and kvmclock_memory_comes() writes it between the
+ * moment it is there for the host and the moment it is there for the guest.
+ * Memory that is there for the guest but write-protected (a live snapshot by
+ * userfaultfd, say) is another matter: the vCPU waits until it may be written, or
+ * a signal comes.  No lock is held meanwhile.
+ *
+ * What can't be written - memory away, ring full, signal - stays stale and is
+ * tried again: by the fault, at the next entry, or by the next vCPU.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kvm_host.h>
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+
+#include <asm/pvclock-abi.h>
+#include <asm/tsc.h>
+
+#include <trace/events/kvmclock.h>
+
+#include "x86.h"
+#include "hyperv.h"
+#include "kvmclock.h"
+#include "kvmclock_internal.h"
+#include "trace.h"
+#include "xen.h"
+
+static_assert(sizeof(struct pvclock_vcpu_time_info) == 32);
+static_assert(offsetof(struct pvclock_vcpu_time_info, tsc_timestamp) == 8);
+static_assert(offsetof(struct pvclock_vcpu_time_info, flags) == 29);
+static_assert(sizeof(struct pvclock_wall_clock) == 12);
+
+/* Other vCPUs' pages that one may write before it has to look around. */
+#define KVMCLOCK_HELP	64
+
+/* How far a huge mapping reaches around a faulting address, in pages: 1 GiB. */
+#define KVMCLOCK_NEAR_SHIFT	(30 - PAGE_SHIFT)
+
+/* What came of writing; of several structures the worst counts. */
+enum kvmclock_put {
+	KVMCLOCK_NONE,		/* there is no such structure */
+	KVMCLOCK_WRITTEN,
+	KVMCLOCK_ABSENT,	/* not there for the guest either */
+	KVMCLOCK_PROTECTED,	/* there, maybe for the guest too, but not for writing */
+	KVMCLOCK_OVERTAKEN,	/* something has changed meanwhile */
+};
+
+/*
+ * Where the structures are
+ */
+
+/*
+ * The vCPU has a structure at a new place.  What is there may be another VM's,
+ * stable bit included, if it is userspace that says so: it restores a guest.
+ */
+void kvmclock_page_moved(struct kvm_vcpu *vcpu, bool host_initiated)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	struct kvmclock_snapshot now;
+	unsigned long flags;
+
+	flags = kvmclock_lock_now(vcpu->kvm, &now);
+	v->moved_base_ns = now.base_ns;
+	v->claims++;
+	kvmclock_owe(vcpu, v->shared || host_initiated, KVMCLOCK_ALL, 0);
+	kvmclock_unlock(vcpu->kvm, flags);
+
+	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+}
+
+/* Xen's guests are to have the stable bit, or not to have it any more. */
+void kvmclock_rewrite_pages(struct kvm *kvm)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long flags;
+	unsigned long i;
+
+	flags = kvmclock_lock(kvm);
+	kvmclock_pages_stale(kvm);
+	kvmclock_unlock(kvm, flags);
+
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
+	kvm_make_all_cpus_request(kvm, KVM_REQ_CLOCK_UPDATE);
+}
+
+#ifdef CONFIG_KVM_HYPERV
+/* Hyper-V's page is at a new place; under hv_lock. */
+void kvmclock_hv_page_moved(struct kvm_vcpu *vcpu)
+{
+	unsigned long flags;
+
+	flags = kvmclock_lock(vcpu->kvm);
+	vcpu->kvm->arch.clock.hv_claims++;
+	kvmclock_owe_hv(&vcpu->kvm->arch.clock, true, false);
+	kvmclock_unlock(vcpu->kvm, flags);
+
+	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+}
+#endif
+
+/*
+ * Memory, without sleeping
+ */
+
+/*
+ * Pages are written on behalf of a vCPU, whose ring has them.  What it pushes
+ * between two looks at the ring has room beyond the soft limit, if it is little.
+ */
+static bool kvmclock_ring_full(struct kvm_vcpu *vcpu)
+{
+	struct kvm_dirty_ring *ring = &vcpu->dirty_ring;
+
+	return vcpu->kvm->dirty_ring_size &&
+	       ring->dirty_index - READ_ONCE(ring->reset_index) >= ring->soft_limit;
+}
+
+/* Guest memory as userspace has it: by its address in the guest or, Xen's, here. */
+struct kvmclock_place {
+	gpa_t gpa;
+	unsigned long hva;
+};
+
+/* The address to write to, and the slot to mark; 0 if there is no memory. */
+static unsigned long kvmclock_hva(struct kvm *kvm, const struct kvmclock_place *place,
+				  struct kvm_memory_slot **slot)
+{
+	gfn_t gfn = gpa_to_gfn(place->gpa);
+	unsigned long hva;
+	bool writable;
+
+	*slot = NULL;
+	if (kvm_is_error_gpa(place->gpa))
+		return place->hva;
+
+	*slot = gfn_to_memslot(kvm, gfn);
+	hva = gfn_to_hva_memslot_prot(*slot, gfn, &writable);
+	if (kvm_is_error_hva(hva) || !writable)
+		return 0;
+
+	return hva + offset_in_page(place->gpa);
+}
+
+/* After a failed write: the guest may read what can be read. */
+static enum kvmclock_put kvmclock_why(unsigned long hva)
+{
+	u32 word;
+
+	if (copy_from_user_nofault(&word, (void __user *)hva, sizeof(word)))
+		return KVMCLOCK_ABSENT;
+	return KVMCLOCK_PROTECTED;
+}
+
+/*
+ * One structure of the pvclock ABI.  Its version is odd while it is being
+ * written, and any vCPU may be reading it: the barriers pair with those of the
+ * guest around its reads of the version.
+ *
+ * @page is what to write but for the version, which it gets.  A guest that has
+ * PVCLOCK_GUEST_STOPPED keeps it: it clears it in its own time.
+ */
+static bool kvmclock_store_page(unsigned long hva, struct pvclock_vcpu_time_info *page)
+{
+	struct pvclock_vcpu_time_info __user *to = (void __user *)hva;
+	u32 version;
+	u8 flags;
+
+	/* Readers spin while the version is odd, in guest mode: no preemption then. */
+	preempt_disable();
+	pagefault_disable();
+	if (!user_access_begin(to, sizeof(*to)))
+		goto out_enable;
+
+	unsafe_get_user(version, &to->version, out_end);
+	version = kvmclock_next_version(version);
+	unsafe_put_user(version, &to->version, out_end);
+	smp_wmb();	/* odd version before any content */
+
+	unsafe_get_user(flags, &to->flags, out_end);
+	flags = page->flags | (flags & PVCLOCK_GUEST_STOPPED);
+	unsafe_put_user(0, &to->pad0, out_end);
+	unsafe_put_user(page->tsc_timestamp, &to->tsc_timestamp, out_end);
+	unsafe_put_user(page->system_time, &to->system_time, out_end);
+	unsafe_put_user(page->tsc_to_system_mul, &to->tsc_to_system_mul, out_end);
+	unsafe_put_user(page->tsc_shift, &to->tsc_shift, out_end);
+	unsafe_put_user(flags, &to->flags, out_end);
+
+	smp_wmb();	/* all content before the even version */
+	page->version = ++version;
+	unsafe_put_user(version, &to->version, out_end);
+	user_access_end();
+	pagefault_enable();
+	preempt_enable();
+	return true;
+
+out_end:
+	user_access_end();
+out_enable:
+	pagefault_enable();
+	preempt_enable();
+	return false;
+}
+
+static enum kvmclock_put kvmclock_put_page(struct kvm_vcpu *vcpu,
+					   const struct kvmclock_place *place,
+					   struct pvclock_vcpu_time_info *page)
+{
+	struct kvm_memory_slot *slot;
+	unsigned long hva = kvmclock_hva(vcpu->kvm, place, &slot);
+
+	if (!hva)
+		return KVMCLOCK_ABSENT;
+
+	if (!kvmclock_store_page(hva, page))
+		return kvmclock_why(hva);
+
+	if (slot)
+		mark_page_dirty_in_slot(vcpu->kvm, slot, gpa_to_gfn(place->gpa));
+	trace_kvm_pvclock_update(vcpu->vcpu_id, page);
+	return KVMCLOCK_WRITTEN;
+}
+
+/*
+ * A vCPU's structures
+ */
+
+#ifdef CONFIG_KVM_XEN
+/* Xen's caches are used for their addresses only, which their locks guard. */
+static struct kvmclock_place kvmclock_xen_place(struct gfn_to_pfn_cache *gpc, unsigned int offset)
+{
+	lockdep_assert_held(&gpc->lock);
+
+	if (kvm_is_error_gpa(gpc->gpa))
+		return (struct kvmclock_place) { .gpa = INVALID_GPA, .hva = gpc->uhva + offset };
+	return (struct kvmclock_place) { .gpa = gpc->gpa + offset };
+}
+
+/* One of a Xen guest's structures, which stays where it is meanwhile. */
+static enum kvmclock_put kvmclock_put_xen(struct kvm_vcpu *vcpu,
+					  struct gfn_to_pfn_cache *gpc, unsigned int offset,
+					  struct pvclock_vcpu_time_info page)
+{
+	enum kvmclock_put r = KVMCLOCK_NONE;
+	struct kvmclock_place place;
+	unsigned long flags;
+
+	/* Old guests trip over the stable bit unless they asked for it. */
+	if (READ_ONCE(vcpu->kvm->arch.xen_hvm_config.flags) &
+	    KVM_XEN_HVM_CONFIG_PVCLOCK_TSC_UNSTABLE)
+		page.flags &= ~PVCLOCK_TSC_STABLE_BIT;
+
+	if (!READ_ONCE(gpc->active))
+		return r;
+
+	read_lock_irqsave(&gpc->lock, flags);
+	if (gpc->active) {
+		place = kvmclock_xen_place(gpc, offset);
+		/* Active again, but not refreshed yet: the address is the one before. */
+		r = is_error_noslot_pfn(gpc->pfn) ? KVMCLOCK_ABSENT :
+						    kvmclock_put_page(vcpu, &place, &page);
+	}
+	read_unlock_irqrestore(&gpc->lock, flags);
+
+	return r;
+}
+#endif
+
+/* Where the vCPU's memory is, to wait for it or to compare with; may be old. */
+static unsigned int kvmclock_places(struct kvm_vcpu *vcpu, struct kvmclock_place *place)
+{
+	unsigned int nr = 0;
+#ifdef CONFIG_KVM_XEN
+	struct {
+		struct gfn_to_pfn_cache *gpc;
+		unsigned int offset;
+	} xen[] = {
+		{ &vcpu->arch.xen.vcpu_info_cache, offsetof(struct compat_vcpu_info, time) },
+		{ &vcpu->arch.xen.vcpu_time_info_cache, 0 },
+	};
+	unsigned long flags;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(xen); i++) {
+		if (!READ_ONCE(xen[i].gpc->active))
+			continue;
+		read_lock_irqsave(&xen[i].gpc->lock, flags);
+		place[nr++] = kvmclock_xen_place(xen[i].gpc, xen[i].offset);
+		read_unlock_irqrestore(&xen[i].gpc->lock, flags);
+	}
+#endif
+	place[nr].gpa = READ_ONCE(vcpu->arch.clock.page_gpa);
+	return nr + !kvm_is_error_gpa(place[nr].gpa);
+}
+
+/*
+ * May a page show the stable bit?  Not between the change of a TSC and the change
+ * of the bit that comes of it: another vCPU would read a line that is not over its
+ * own TSC.
+ */
+static bool kvmclock_all_equal(const struct kvm_clock *clock)
+{
+	return clock->stable && kvmclock_census_same_tsc(&clock->census);
+}
+
+/* A line over a TSC with this offset, as a page has it. */
+struct pvclock_vcpu_time_info kvmclock_page(const struct kvmclock_line *line, u64 offset,
+					    bool stable)
+{
+	return (struct pvclock_vcpu_time_info) {
+		.tsc_timestamp = line->ref_tsc + offset,
+		.system_time = line->ref_ns,
+		.tsc_to_system_mul = line->mul,
+		.tsc_shift = line->shift,
+		.flags = stable ? PVCLOCK_TSC_STABLE_BIT : 0,
+	};
+}
+
+/* kvmclock's own structure, the only one with PVCLOCK_GUEST_STOPPED. */
+static enum kvmclock_put kvmclock_put_own(struct kvm_vcpu *vcpu,
+					  struct pvclock_vcpu_time_info page)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	struct kvmclock_place place = { .gpa = v->page_gpa };
+	enum kvmclock_put r;
+	bool stopped;
+
+	if (kvm_is_error_gpa(place.gpa))
+		return KVMCLOCK_NONE;
+
+	stopped = test_and_clear_bit(0, &v->guest_stopped);
+	if (stopped)
+		page.flags |= PVCLOCK_GUEST_STOPPED;
+
+	r = kvmclock_put_page(vcpu, &place, &page);
+	if (r != KVMCLOCK_WRITTEN && stopped)
+		set_bit(0, &v->guest_stopped);
+	return r;
+}
+
+/*
+ * One attempt at all of them.  What shows the stable bit is shared from before it
+ * is there, so that a change of the line meanwhile finds it exposed, and again
+ * only what it was if nothing could be written.
+ *
+ * What is noted as absent stays so until it is written: memory that has come, but
+ * not for writing yet, is not there for the guest before somebody has seen to it.
+ * It is open, too, until it is known that the note was @in_time.
+ */
+static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	enum kvmclock_put put[KVMCLOCK_PLACES] = { };
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	enum kvmclock_put worst = KVMCLOCK_WRITTEN;
+	struct pvclock_vcpu_time_info page;
+	bool stable, shared, wrote = false;
+	u8 open = 0, absent = 0;
+	unsigned int claims, i;
+	unsigned long flags;
+
+	lockdep_assert_held(&v->page_lock);
+
+	flags = kvmclock_lock(vcpu->kvm);
+	stable = kvmclock_take_line(vcpu) && kvmclock_all_equal(clock);
+	claims = v->claims;
+	page = kvmclock_page(&v->line, v->l1_offset, stable);
+	shared = v->shared;
+	if (stable && !shared)
+		kvmclock_owe(vcpu, true, v->open, v->absent);
+	kvmclock_unlock(vcpu->kvm, flags);
+
+	put[0] = kvmclock_put_own(vcpu, page);
+#ifdef CONFIG_KVM_XEN
+	put[1] = kvmclock_put_xen(vcpu, &vcpu->arch.xen.vcpu_info_cache,
+				  offsetof(struct compat_vcpu_info, time), page);
+	put[2] = kvmclock_put_xen(vcpu, &vcpu->arch.xen.vcpu_time_info_cache, 0, page);
+#endif
+	for (i = 0; i < KVMCLOCK_PLACES; i++) {
+		worst = max(worst, put[i]);
+		wrote |= put[i] == KVMCLOCK_WRITTEN;
+		open |= (put[i] == KVMCLOCK_PROTECTED) << i;
+		absent |= (put[i] == KVMCLOCK_ABSENT) << i;
+	}
+
+	flags = kvmclock_lock(vcpu->kvm);
+	if (claims == v->claims) {
+		absent |= open & v->absent;
+		if (in_time)
+			open &= ~absent;
+		else
+			open |= absent & ~v->absent;
+		kvmclock_owe(vcpu, (shared && (open || absent)) || (stable && wrote), open,
+			     absent);
+	} else {
+		worst = KVMCLOCK_OVERTAKEN;
+	}
+	kvmclock_unlock(vcpu->kvm, flags);
+
+	return worst;
+}
+
+/*
+ * A vCPU's memory, by whatever thread: always with what is so at that moment.
+ *
+ * Memory that is not there is noted first and then tried again: whoever brings
+ * it meanwhile either had it there by then, or finds the note (the barriers pair
+ * with the one in kvmclock_memory_comes()).
+ */
+static enum kvmclock_put kvmclock_write_vcpu(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	enum kvmclock_put r = KVMCLOCK_WRITTEN;
+
+	spin_lock(&v->page_lock);
+	/* Another may have been here before. */
+	if (kvmclock_stale(v)) {
+		do {
+			r = kvmclock_try_vcpu(vcpu, false);
+		} while (r == KVMCLOCK_OVERTAKEN);
+	}
+	if (r == KVMCLOCK_ABSENT) {
+		smp_mb();	/* the note before the memory */
+		do {
+			r = kvmclock_try_vcpu(vcpu, true);
+		} while (r == KVMCLOCK_OVERTAKEN);
+	}
+	spin_unlock(&v->page_lock);
+
+	if (r == KVMCLOCK_ABSENT)
+		trace_kvmclock_page_missing(vcpu->vcpu_id, READ_ONCE(v->page_gpa));
+	return r;
+}
+
+/*
+ * Hyper-V's TSC page
+ */
+
+#ifdef CONFIG_KVM_HYPERV
+/*
+ * The page has no modulo arithmetic: its reference must not be before the
+ * guest's TSC 0.  One that is - a TSC was written back - is moved forward along
+ * the line until it isn't.
+ */
+static struct pvclock_vcpu_time_info kvmclock_hv_line(struct kvm_vcpu *vcpu)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	struct kvmclock_line line = clock->line;
+
+	lockdep_assert_held(&clock->lock);
+
+	line.ref_tsc += v->l1_offset;
+	kvmclock_line_past_zero(&line, kvm_scale_tsc(rdtsc(), v->l1_ratio) + v->l1_offset);
+	return kvmclock_page(&line, 0, kvmclock_all_equal(clock));
+}
+
+/* The sequence is what the page begins with. */
+#define KVMCLOCK_HV_SEQUENCE	offsetofend(struct ms_hyperv_tsc_page, tsc_sequence)
+
+static bool kvmclock_store(unsigned long hva, const void *from, size_t size)
+{
+	return !copy_to_user_nofault((void __user *)hva, from, size);
+}
+
+/*
+ * One attempt, under hv_lock.  Sequence 0 has the guest use the counter, which
+ * is a reading of the clock; so it does while the TSCs differ, until they don't.
+ * A page that comes back has another sequence than the one that went.
+ */
+static enum kvmclock_put kvmclock_try_hv_page(struct kvm_vcpu *vcpu, struct kvm_hv *hv,
+					      struct pvclock_vcpu_time_info *line)
+{
+	struct kvmclock_place place = {
+		.gpa = gfn_to_gpa(hv->hv_tsc_page >> HV_X64_MSR_TSC_REFERENCE_ADDRESS_SHIFT),
+	};
+	struct ms_hyperv_tsc_page *page = &hv->tsc_ref;
+	struct kvm_memory_slot *slot;
+	unsigned long hva;
+	u32 sequence;
+	bool frozen;
+
+	hva = kvmclock_hva(vcpu->kvm, &place, &slot);
+	if (!hva || copy_from_user_nofault(&sequence, (void __user *)hva, sizeof(sequence)))
+		return KVMCLOCK_ABSENT;
+
+	/* The guest asked for emulation after a migration: the page is to stay. */
+	frozen = hv->hv_tsc_emulation_control &&
+		 hv->hv_tsc_page_status != HV_TSC_PAGE_GUEST_CHANGED;
+	if (sequence && frozen) {
+		if (copy_from_user_nofault(page, (void __user *)hva, sizeof(*page)))
+			return KVMCLOCK_ABSENT;
+		hv->hv_tsc_page_status = HV_TSC_PAGE_SET;
+		return KVMCLOCK_WRITTEN;
+	}
+
+	/* The sequence survives a time without one. */
+	if (sequence) {
+		page->tsc_sequence = 0;
+		if (!kvmclock_store(hva, page, KVMCLOCK_HV_SEQUENCE))
+			return kvmclock_why(hva);
+		mark_page_dirty_in_slot(vcpu->kvm, slot, gpa_to_gfn(place.gpa));
+	} else {
+		sequence = page->tsc_sequence;
+	}
+
+	if (!compute_tsc_page_parameters(line, page)) {
+		page->tsc_sequence = sequence;
+		return KVMCLOCK_WRITTEN;
+	}
+
+	page->tsc_sequence = 0;
+	smp_wmb();	/* sequence 0 before any content */
+	if (!kvmclock_store(hva, page, sizeof(*page))) {
+		page->tsc_sequence = sequence;
+		return kvmclock_why(hva);
+	}
+
+	if (++sequence == U32_MAX || !sequence)
+		sequence = 1;
+	page->tsc_sequence = sequence;
+	smp_wmb();	/* all content before the sequence */
+	if (!kvmclock_store(hva, page, KVMCLOCK_HV_SEQUENCE))
+		return kvmclock_why(hva);
+
+	mark_page_dirty_in_slot(vcpu->kvm, slot, gpa_to_gfn(place.gpa));
+	hv->hv_tsc_page_status = HV_TSC_PAGE_SET;
+	return KVMCLOCK_WRITTEN;
+}
+
+static enum kvmclock_put kvmclock_put_hv_page(struct kvm_vcpu *vcpu, struct kvm_hv *hv)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	enum kvmclock_put r = KVMCLOCK_WRITTEN;
+	struct pvclock_vcpu_time_info line;
+	unsigned int claims;
+	unsigned long flags;
+
+	flags = kvmclock_lock(vcpu->kvm);
+	claims = clock->hv_claims;
+	line = kvmclock_hv_line(vcpu);
+	kvmclock_unlock(vcpu->kvm, flags);
+
+	if (hv->hv_tsc_page_status == HV_TSC_PAGE_SET && !hv->hv_tsc_emulation_control)
+		hv->hv_tsc_page_status = HV_TSC_PAGE_HOST_CHANGED;
+	if (hv->hv_tsc_page_status != HV_TSC_PAGE_UNSET &&
+	    hv->hv_tsc_page_status != HV_TSC_PAGE_SET)
+		r = kvmclock_try_hv_page(vcpu, hv, &line);
+
+	/* It stays stale until it is written, and if something changed meanwhile. */
+	flags = kvmclock_lock(vcpu->kvm);
+	if (r != KVMCLOCK_WRITTEN)
+		kvmclock_owe_hv(clock, true, r == KVMCLOCK_ABSENT || clock->hv_absent);
+	else
+		kvmclock_owe_hv(clock, claims != clock->hv_claims, false);
+	kvmclock_unlock(vcpu->kvm, flags);
+
+	return r;
+}
+
+/* The same order as in kvmclock_write_vcpu(), for the same reason. */
+static enum kvmclock_put kvmclock_write_hv_page(struct kvm_vcpu *vcpu)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvm_hv *hv = to_kvm_hv(vcpu->kvm);
+	enum kvmclock_put r = KVMCLOCK_WRITTEN;
+
+	if (!READ_ONCE(clock->hv_stale))
+		return r;
+
+	if (mutex_lock_interruptible(&hv->hv_lock))
+		return KVMCLOCK_PROTECTED;
+	while (READ_ONCE(clock->hv_stale) && r == KVMCLOCK_WRITTEN)
+		r = kvmclock_put_hv_page(vcpu, hv);
+	if (r == KVMCLOCK_ABSENT) {
+		smp_mb();	/* the note before the memory */
+		r = kvmclock_put_hv_page(vcpu, hv);
+	}
+	mutex_unlock(&hv->hv_lock);
+	return r;
+}
+
+static bool kvmclock_hv_place(struct kvm *kvm, struct kvmclock_place *place)
+{
+	u64 msr = READ_ONCE(to_kvm_hv(kvm)->hv_tsc_page);
+
+	place->gpa = gfn_to_gpa(msr >> HV_X64_MSR_TSC_REFERENCE_ADDRESS_SHIFT);
+	return msr & HV_X64_MSR_TSC_REFERENCE_ENABLE;
+}
+#else
+static bool kvmclock_hv_place(struct kvm *kvm, struct kvmclock_place *place)
+{
+	return false;
+}
+#endif
+
+/*
+ * Memory, with patience
+ */
+
+/*
+ * Has the memory of @place be there for writing.  With FOLL_NOWAIT only if that
+ * takes no waiting.  With FOLL_INTERRUPTIBLE until a signal comes, unless it is
+ * absent after all.  0, -EINTR, or another error if it can't be written, ever.
+ */
+static int kvmclock_bring(struct kvm *kvm, const struct kvmclock_place *place, int how)
+{
+	struct kvm_memory_slot *slot;
+	unsigned long hva = kvmclock_hva(kvm, place, &slot);
+	long r;
+
+	might_sleep();
+
+	if (how == FOLL_INTERRUPTIBLE && (!hva || kvmclock_why(hva) == KVMCLOCK_ABSENT))
+		return 0;
+	if (!hva)
+		return -EFAULT;
+
+	r = get_user_pages_unlocked(hva & PAGE_MASK, 1, NULL, FOLL_WRITE | how);
+	if (r == 1)
+		return 0;
+	return !r || r == -EAGAIN || r == -ERESTARTSYS ? -EINTR : r;
+}
+
+/* The worst of all; -EINTR is not as bad as another error. */
+static int kvmclock_bring_vcpu(struct kvm_vcpu *vcpu, int how)
+{
+	struct kvmclock_place place[KVMCLOCK_PLACES];
+	unsigned int nr = kvmclock_places(vcpu, place);
+	int r = 0, one;
+
+	while (nr--) {
+		one = kvmclock_bring(vcpu->kvm, &place[nr], how);
+		if (one && (!r || r == -EINTR))
+			r = one;
+	}
+	return r;
+}
+
+/*
+ * Until it is written or known to be absent.  False if it is neither: a signal
+ * has come, or the ring is full.  What userspace has made unwritable for good is
+ * taken for absent: the guest can't write it either.
+ */
+static bool kvmclock_settle_vcpu(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	unsigned int claims;
+	unsigned long flags;
+	bool settled;
+	int r;
+
+	for (;;) {
+		/* Of several structures others may have been written: with what was new. */
+		claims = data_race(READ_ONCE(v->claims));
+		if (kvmclock_write_vcpu(vcpu) != KVMCLOCK_PROTECTED)
+			return true;
+
+		/* What could be written of it is in the ring, at each attempt. */
+		r = -EINTR;
+		if (!signal_pending(current) && !kvmclock_ring_full(kvm_get_running_vcpu()))
+			r = kvmclock_bring_vcpu(vcpu, FOLL_INTERRUPTIBLE);
+		if (r == -EINTR)
+			return false;
+		if (r) {
+			flags = kvmclock_lock(vcpu->kvm);
+			settled = claims == v->claims;
+			if (settled)
+				kvmclock_owe(vcpu, v->shared, 0, v->absent | v->open);
+			kvmclock_unlock(vcpu->kvm, flags);
+			if (settled)
+				return true;
+		}
+		cond_resched();
+	}
+}
+
+static bool kvmclock_settle_hv_page(struct kvm_vcpu *vcpu)
+{
+#ifdef CONFIG_KVM_HYPERV
+	struct kvmclock_place place;
+	unsigned long flags;
+	int r;
+
+	while (kvmclock_write_hv_page(vcpu) == KVMCLOCK_PROTECTED) {
+		r = -EINTR;
+		if (!signal_pending(current) && kvmclock_hv_place(vcpu->kvm, &place))
+			r = kvmclock_bring(vcpu->kvm, &place, FOLL_INTERRUPTIBLE);
+		if (r == -EINTR)
+			return false;
+		if (r) {
+			flags = kvmclock_lock(vcpu->kvm);
+			kvmclock_owe_hv(&vcpu->kvm->arch.clock, true, true);
+			kvmclock_unlock(vcpu->kvm, flags);
+			return true;
+		}
+		cond_resched();
+	}
+#endif
+	return true;
+}
+
+/*
+ * On the way into the guest
+ */
+
+/* KVM_REQ_CLOCK_UPDATE: this vCPU's own memory. */
+void kvmclock_update_page(struct kvm_vcpu *vcpu)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	struct kvmclock_place place;
+
+	kvmclock_update_line(vcpu);
+
+	if (kvmclock_stale(v)) {
+		if (!kvmclock_settle_vcpu(vcpu))
+			goto again;
+		/* New memory, that nobody has touched yet, is had for the asking. */
+		if (READ_ONCE(v->absent) && !kvmclock_bring_vcpu(vcpu, FOLL_NOWAIT) &&
+		    !kvmclock_settle_vcpu(vcpu))
+			goto again;
+	}
+
+	if (READ_ONCE(clock->hv_stale)) {
+		if (!kvmclock_settle_hv_page(vcpu))
+			goto again;
+		if (READ_ONCE(clock->hv_absent) && kvmclock_hv_place(vcpu->kvm, &place) &&
+		    !kvmclock_bring(vcpu->kvm, &place, FOLL_NOWAIT) &&
+		    !kvmclock_settle_hv_page(vcpu))
+			goto again;
+	}
+	return;
+again:
+	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+}
+
+/*
+ * The line changed.  Is there anything left to do that only this vCPU does?  Its
+ * memory may have been written by another, with its line; a line of its own it draws
+ * itself, and Xen's CPUID leaf has the slope, which is the VM's as long as the leaf's
+ * rate is.
+ */
+static bool kvmclock_owes_itself(struct kvm_vcpu *vcpu)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	if (kvmclock_stale(v) || READ_ONCE(clock->hv_stale) || !READ_ONCE(clock->master) ||
+	    v->catchup)
+		return true;
+
+	/* Whoever changes it meanwhile makes a request. */
+	return data_race(READ_ONCE(v->line.mul) != v->xen_mul ||
+			 READ_ONCE(v->line.shift) != v->xen_shift);
+}
+
+/*
+ * KVM_REQ_GLOBAL_CLOCK_UPDATE: the vCPU's own memory is stale, or was, and it does
+ * not enter the guest before nothing is exposed.  Others do the same at the same time,
+ * so each begins with its neighbour.
+ */
+void kvmclock_update_others(struct kvm_vcpu *vcpu)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	unsigned int i, nr = atomic_read(&vcpu->kvm->online_vcpus);
+	unsigned int helped = 0;
+	struct kvm_vcpu *other;
+
+	if (kvmclock_owes_itself(vcpu))
+		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+
+	for (i = 1; i < nr && READ_ONCE(clock->nr_exposed); i++) {
+		other = kvm_get_vcpu(vcpu->kvm, (vcpu->vcpu_idx + i) % nr);
+		/* Whoever missed one comes again: nr_exposed says that there is one. */
+		if (!other || !data_race(kvmclock_exposed(&other->arch.clock)))
+			continue;
+		if (helped++ == KVMCLOCK_HELP || kvmclock_ring_full(vcpu) ||
+		    !kvmclock_settle_vcpu(other))
+			break;
+	}
+
+	/* Its own comes next; all but that has to be done. */
+	if (READ_ONCE(clock->nr_exposed) > data_race(kvmclock_exposed(&vcpu->arch.clock)))
+		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
+}
+
+/* The vCPU comes to a CPU: ask for what is left to do before it enters the guest. */
+void kvmclock_load_page(struct kvm_vcpu *vcpu)
+{
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+
+	if (unlikely(READ_ONCE(clock->nr_exposed)))
+		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
+	if (unlikely(kvmclock_stale(&vcpu->arch.clock) || READ_ONCE(clock->hv_stale)))
+		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+}
+
+/* Is @place there, and can a mapping that has @gfn in it reach it? */
+static bool kvmclock_comes(struct kvm *kvm, const struct kvmclock_place *place, gfn_t gfn)
+{
+	struct kvm_memory_slot *slot;
+	unsigned long hva;
+
+	if (!kvm_is_error_gpa(place->gpa) &&
+	    gpa_to_gfn(place->gpa) >> KVMCLOCK_NEAR_SHIFT != gfn >> KVMCLOCK_NEAR_SHIFT)
+		return false;
+
+	hva = kvmclock_hva(kvm, place, &slot);
+	return hva && kvmclock_why(hva) != KVMCLOCK_ABSENT;
+}
+
+static bool kvmclock_vcpu_comes(struct kvm_vcpu *vcpu, gfn_t gfn)
+{
+	struct kvmclock_place place[KVMCLOCK_PLACES];
+	unsigned int nr = kvmclock_places(vcpu, place);
+
+	while (nr--) {
+		if (kvmclock_comes(vcpu->kvm, &place[nr], gfn))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The memory of @gfn is there for the host, and is about to be mapped for the
+ * guest, others' around it with it if the mapping is huge.  What of it the clock
+ * owes is written first.  False if the guest has to fault again: the vCPU's ring
+ * is full, or a signal came while waiting.
+ *
+ * May take as long as there are vCPUs whose memory is absent, each a look at it.
+ */
+bool __kvmclock_memory_comes(struct kvm_vcpu *vcpu, gfn_t gfn)
+{
+	struct kvm *kvm = vcpu->kvm;
+	struct kvmclock_place place;
+	struct kvm_vcpu *other;
+	unsigned long i;
+
+	kvm_for_each_vcpu(i, other, kvm) {
+		if (!READ_ONCE(other->arch.clock.absent))
+			continue;
+		cond_resched();
+		if (!kvmclock_vcpu_comes(other, gfn))
+			continue;
+		if (kvmclock_ring_full(vcpu) || !kvmclock_settle_vcpu(other))
+			return false;
+	}
+
+	if (READ_ONCE(kvm->arch.clock.hv_absent) && kvmclock_hv_place(kvm, &place) &&
+	    kvmclock_comes(kvm, &place, gfn)) {
+		if (kvmclock_ring_full(vcpu) || !kvmclock_settle_hv_page(vcpu))
+			return false;
+	}
+	return true;
+}
+
+bool kvmclock_awaits_ring(struct kvm_vcpu *vcpu)
+{
+	return kvmclock_awaits_memory(vcpu->kvm) && kvmclock_ring_full(vcpu);
+}
+
+/*
+ * At once, without a vCPU on its way
+ */
+
+/*
+ * MSR_KVM_WALL_CLOCK: the epoch is written once, now, to the given address.
+ * The version ends even whatever happens, so that no guest waits for it.  False,
+ * and nothing is written, if userspace has left no room in the dirty ring, or the
+ * thread is being killed.
+ */
+bool kvmclock_set_wall_clock(struct kvm_vcpu *vcpu, u64 data, bool host_initiated)
+{
+	struct kvm *kvm = vcpu->kvm;
+	struct kvm_clock *clock = &kvm->arch.clock;
+	struct pvclock_wall_clock wall;
+	struct timespec64 epoch;
+
+	if (data && host_initiated && kvmclock_ring_full(vcpu))
+		return false;
+
+	WRITE_ONCE(clock->wall_clock_msr, data);
+	if (!data)
+		return true;
+
+	if (mutex_lock_killable(&clock->wall_lock))
+		return false;
+
+	if (kvm_read_guest(kvm, data, &wall.version, sizeof(wall.version)))
+		goto out_unlock;
+
+	wall.version = kvmclock_next_version(wall.version);
+	if (kvm_write_guest(kvm, data, &wall.version, sizeof(wall.version)))
+		goto out_unlock;
+	smp_wmb();	/* odd version before any content */
+
+	epoch = ns_to_timespec64(kvmclock_epoch_ns(kvm));
+	wall.sec = epoch.tv_sec;	/* the ABI ends in 2106 */
+	wall.nsec = epoch.tv_nsec;
+	kvm_write_guest(kvm, data, &wall, sizeof(wall));
+
+	smp_wmb();	/* all content before the even version */
+	wall.version++;
+	kvm_write_guest(kvm, data, &wall.version, sizeof(wall.version));
+
+out_unlock:
+	mutex_unlock(&clock->wall_lock);
+	return true;
+}
+
+void kvmclock_page_init(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	spin_lock_init(&v->page_lock);
+	v->page_gpa = INVALID_GPA;
+}
+
+/* The guest is to be told that it was stopped: at once, or when the vCPU is loaded. */
+void kvmclock_owe_stopped(struct kvm_vcpu *vcpu)
+{
+	unsigned long flags;
+
+	set_bit(0, &vcpu->arch.clock.guest_stopped);
+
+	flags = kvmclock_lock(vcpu->kvm);
+	kvmclock_claim(vcpu);
+	kvmclock_unlock(vcpu->kvm, flags);
+}
+
+/* The vCPU's memory, if that takes no waiting. */
+void kvmclock_write_page_now(struct kvm_vcpu *vcpu)
+{
+	int idx;
+
+	if (kvmclock_ring_full(vcpu))
+		return;
+
+	idx = srcu_read_lock(&vcpu->kvm->srcu);
+	/* Not there, or write-protected: maybe it can be had without waiting. */
+	if (kvmclock_write_vcpu(vcpu) != KVMCLOCK_WRITTEN &&
+	    !kvmclock_bring_vcpu(vcpu, FOLL_NOWAIT))
+		kvmclock_write_vcpu(vcpu);
+	srcu_read_unlock(&vcpu->kvm->srcu, idx);
+}
