@@ -1,15 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# apply.sh BASE TREE: make TREE, a kernel tree that has our clock, from BASE,
-# a pristine kernel of a supported series (a tarball or an unpacked folder).
+# apply.sh [--pristine] BASE TREE: make TREE, a kernel tree that has our clock,
+# from BASE, a pristine kernel of a supported series (a tarball or an unpacked
+# folder). With --pristine it stays as it is.
 #
 # A TREE that is there is brought up to date: with the same base and the same
 # integration/ only our files that differ are copied, so that a kernel build
 # stays incremental.  TREE appears by a rename when all steps have succeeded;
 # work in progress is in TREE.new, which the next run takes up or removes.
 #
-# Exit status: 0 done, 1 failed, 2 usage, 3 base does not fit, 4 missing tool.
+# Exit status: 0 done, 1 failed, 2 usage or no space, 3 base does not fit, 4 missing tool.
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -30,7 +31,12 @@ say()
 	printf 'tree: %s\n' "$*"
 }
 
-[ $# -eq 2 ] || die 2 "usage: ${0##*/} BASE TREE; BASE is a kernel's tarball or folder, TREE the folder to make"
+pristine=
+if [ "${1-}" = --pristine ]; then
+	pristine=yes
+	shift
+fi
+[ $# -eq 2 ] || die 2 "usage: ${0##*/} [--pristine] BASE TREE; BASE is a kernel's tarball or folder, TREE the folder to make"
 base=$1
 tree=${2%/}
 new=$tree.new
@@ -39,19 +45,26 @@ new=$tree.new
 #	base		which base it was unpacked from; written when it was
 #	pristine/	the base's version of each file that was ever changed
 #	overlay		our files in it; written before they are copied
-#	stamp		the integration it has; written when it is complete
+#	stamp		the integration it has, or "pristine"; written when it is complete
 memory=.kvmclock
 
 # ---- what the steps consist of ---------------------------------------------
 
+# The folders are numbered in the order of the steps, and what is in one of them
+# in the order in which it is applied.
+step()
+{
+	find "$here" -path "$here/$1" ! -name '*~' | sort
+}
+
 rules()
 {
-	find "$here" -name '*.cocci' | sort
+	step '1-rules/*.cocci'
 }
 
 patches()
 {
-	find "$here" -name '*.patch' | sort
+	step '3-patches/*.patch'
 }
 
 rule_files()
@@ -61,7 +74,7 @@ rule_files()
 
 leftovers()
 {
-	cat "$here"/*-leftovers | grep -v -e '^#' -e '^$'
+	step '2-leftovers/[0-9]*' | xargs -r cat | grep -v -e '^#' -e '^$'
 }
 
 # Files of the base that ours replace elsewhere.
@@ -100,6 +113,10 @@ overlay()
 
 integration_id()
 {
+	if [ -n "$pristine" ]; then
+		echo pristine
+		return
+	fi
 	(
 		cd "$here"
 		find . -type f ! -name '.*' ! -name '*~' | sort | while read -r file; do
@@ -192,7 +209,7 @@ need_space()
 	need=2000000
 	free=$(df -Pk "$(dirname "$tree")" | awk 'END { print $4 }')
 	[ "$free" -ge "$need" ] ||
-		die 1 "$(dirname "$tree"): $((free / 1000)) MB free, a kernel tree needs $((need / 1000)); free some or set O= elsewhere"
+		die 2 "$(dirname "$tree"): $((free / 1000)) MB free, a kernel tree needs $((need / 1000)); free some or set O= elsewhere"
 }
 
 unpack()
@@ -238,7 +255,7 @@ change()
 	done
 
 	leftovers | while read -r op file words; do
-		awk -f "$here/leftovers.awk" -v op="$op" -v words="$words" "$work/$file" >"$work/tidied" ||
+		awk -f "$here/edit.awk" -v op="$op" -v words="$words" "$work/$file" >"$work/tidied" ||
 			die 3 "$file: '$op $words' of its leftovers does not fit; look at what the base has there"
 		cat "$work/tidied" >"$work/$file"
 	done
@@ -265,13 +282,43 @@ entries()
 	grep -v -e '^#' -e '^$' "$here/$1" | awk '{ for (n = 2; n <= NF; n++) print $1, $n }'
 }
 
+# What a rule removes by names in braces, as "place name": its "gone:" lines say
+# from where, and what stands before the name there.
+removed_by()
+{
+	awk '/^\/\/ gone: / { place[++places] = $3 " " $4 }
+	     /^identifier .*= *\{/ { sub(/.*\{/, ""); inside = 1 }
+	     inside {
+		inside = !sub(/\}.*/, "")
+		count = split($0, name, /[ \t,]+/)
+		for (n = 1; n <= count; n++)
+			for (p = 1; name[n] && p <= places; p++)
+				print place[p] name[n]
+	     }' "$1"
+}
+
+gone()
+{
+	entries gone
+	rules | while read -r rule; do
+		removed_by "$rule"
+	done
+}
+
 check_names()
 {
-	entries gone | while read -r where name; do
-		find "$work/$where" -name '*.[ch]' | while read -r file; do
-			[ "$(lines_with "$file" "$name")" -eq 0 ] ||
-				die 3 "${file#"$work/"}: $name is still there, so the rules of integration/ do not fit this base"
+	rules | while read -r rule; do
+		removed_by "$rule" | sed 's/.*[^A-Za-z0-9_]//' | sort -u | while read -r name; do
+			# shellcheck disable=SC2046 # a list of words
+			(cd "$new/$memory/pristine" && grep -qw "$name" $(rule_files "$rule")) ||
+				die 3 "${rule##*/}: $name is nothing that the base has; this base does not fit"
 		done
+	done
+	gone | cut -d' ' -f1 | sort -u | while read -r where; do
+		names=$(gone | awk -v where="$where" '$1 == where { print $2 }' | paste -sd'|')
+		left=$(grep -rHnE --include='*.[ch]' "(^|[^A-Za-z0-9_])($names)([^A-Za-z0-9_]|\$)" "$work/$where" | head -n 1)
+		[ -z "$left" ] ||
+			die 3 "${left#"$work/"}: this must be gone, so the rules of integration/ do not fit this base"
 	done
 	entries there | while read -r file name; do
 		want=${name#*=}
@@ -280,7 +327,16 @@ check_names()
 		[ "$has" -eq "$want" ] ||
 			die 3 "$file: ${name%=*} is there $has times, not $want, so the rules of integration/ do not fit this base"
 	done
-	say "$(entries gone | wc -l) names of the old clock are gone, $(entries there | wc -l) of the new one are there"
+	say "$(gone | sort -u | wc -l) names of the old clock are gone, $(entries there | wc -l) of the new one are there"
+}
+
+# All state is in two members arch.clock, for the clock's own files alone.
+check_walls()
+{
+	found=$(cd "$1" && grep -rsnE --include='*.[chS]' 'arch\.clock([^A-Za-z0-9_]|$)' arch/x86 include virt |
+		grep -vE '^(arch/x86/kvm/(tests/)?kvmclock|include/trace/events/kvmclock\.h:)' | head -n 1)
+	[ -z "$found" ] ||
+		die 1 "$found: looks into the clock's state; outside of its files call what arch/x86/kvm/kvmclock.h has"
 }
 
 install_changed()
@@ -329,6 +385,7 @@ sync_overlay()
 		grep -qxF "$ours $theirs" "$list.new" || rm -f "$to/$theirs"
 	done <"$list"
 	mv "$list.new" "$list"
+	check_walls "$to"
 }
 
 # ---- in order --------------------------------------------------------------
@@ -343,7 +400,7 @@ integration=$(integration_id)
 known=$tree/$memory
 if [ -f "$known/stamp" ] && [ "$(cat "$known/base")" = "$identity" ] &&
    [ "$(cat "$known/stamp")" = "$integration" ] && ! base_is_newer "$known/base"; then
-	sync_overlay "$tree"
+	[ -n "$pristine" ] || sync_overlay "$tree"
 	exit 0
 fi
 
@@ -353,15 +410,18 @@ if [ -d "$tree" ]; then
 	mv "$tree" "$new"
 fi
 rm -f "$new/$memory/stamp"
-if [ "$(cat "$new/$memory/base" 2>/dev/null)" != "$identity" ] || base_is_newer "$new/$memory/base"; then
+if [ -n "$pristine" ] || [ "$(cat "$new/$memory/base" 2>/dev/null)" != "$identity" ] ||
+   base_is_newer "$new/$memory/base"; then
 	rm -rf "$new"
 	unpack
 fi
 
-change
-check_names
-install_changed
-sync_overlay "$new"
+if [ -z "$pristine" ]; then
+	change
+	check_names
+	install_changed
+	sync_overlay "$new"
+fi
 printf '%s\n' "$integration" >"$new/$memory/stamp"
 mv "$new" "$tree"
 say "$tree is ready"

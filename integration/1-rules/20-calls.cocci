@@ -53,6 +53,17 @@ expression vcpu;
 -vcpu->arch.last_host_tsc = rdtsc();
 +kvmclock_vcpu_put(vcpu);
 
+@ enter_guest @
+identifier vcpu;
+@@
+ vcpu_enter_guest(struct kvm_vcpu *vcpu)
+ {
+ <...
+ guest_timing_enter_irqoff();
++kvmclock_guest_enter(vcpu);
+ ...>
+ }
+
 @ leave_guest @
 expression vcpu;
 @@
@@ -73,7 +84,7 @@ expression vcpu;
 +kvmclock_update_master(vcpu->kvm)
 |
 -kvm_gen_kvmclock_update(vcpu)
-+kvmclock_update_all_pages(vcpu->kvm)
++kvmclock_update_others(vcpu)
 )
 
 @ request_page @
@@ -152,6 +163,15 @@ expression kvm;
 -cancel_delayed_work_sync(&kvm->arch.kvmclock_sync_work);
 )
 
+@ destroy_vm @
+identifier kvm;
+@@
+ void kvm_arch_pre_destroy_vm(struct kvm *kvm)
+ {
++kvmclock_destroy_vm(kvm);
+ ...
+ }
+
 @ enable_cpu @
 iterator name list_for_each_entry;
 identifier v = {local_tsc, stable};
@@ -202,7 +222,7 @@ expression E;
  int kvm_arch_enable_virtualization_cpu(void)
  {
  ...
-+kvmclock_cpu_enabled();
++kvmclock_host_resumed();
  return 0;
  }
 
@@ -210,7 +230,7 @@ expression E;
 @@
  void kvm_arch_disable_virtualization_cpu(void)
  {
-+kvmclock_cpu_disabled();
++kvmclock_host_suspends();
  ...
  }
 
@@ -278,15 +298,17 @@ identifier info;
 )
 
 @ msr_write_clock @
-expression vcpu, data;
+symbol msr_info;
+expression vcpu, data, old, by_host;
 @@
 (
 -vcpu->kvm->arch.wall_clock = data;
 -kvm_write_wall_clock(vcpu->kvm, data, 0);
-+kvmclock_set_wall_clock(vcpu->kvm, data);
++if (!kvmclock_set_wall_clock(vcpu, data, msr_info->host_initiated))
++	return 1;
 |
--kvm_write_system_time(vcpu, data, ...);
-+kvmclock_set_system_time(vcpu, data);
+-kvm_write_system_time(vcpu, data, old, by_host);
++kvmclock_set_system_time(vcpu, data, by_host);
 )
 
 @ msr_read_tsc @
@@ -381,8 +403,8 @@ expression kvm, vcpu, argp, attr;
 -kvm_arch_tsc_set_attr(vcpu, attr)
 +kvmclock_set_attr(vcpu, attr)
 |
--kvm->arch.default_tsc_khz
-+kvm->arch.clock.default_khz
+-READ_ONCE(kvm->arch.default_tsc_khz)
++kvm_tsc_vm_khz(kvm)
 |
 -vcpu->arch.virtual_tsc_khz
 +kvm_tsc_khz(vcpu)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // The old clock and guest TSC go, by name: functions, variables, types.
 // files: arch/x86/kvm/x86.c
+// gone: arch/x86/kvm/x86.c
 
 @ functions @
 identifier f = {

@@ -33,13 +33,25 @@ expression vcpu;
 @@
 (
 -vcpu->arch.hv_clock.tsc_to_system_mul
-+vcpu->arch.clock.line.mul
++kvmclock_xen_mul(vcpu)
 |
 -vcpu->arch.hv_clock.tsc_shift
-+vcpu->arch.clock.line.shift
++kvmclock_xen_shift(vcpu)
 |
 -vcpu->arch.hw_tsc_khz
-+vcpu->arch.clock.rate_khz
++kvmclock_xen_khz(vcpu)
+)
+
+// Where the guest's time lies is for the clock to know.
+@ moved @
+expression vcpu, kvm;
+@@
+(
+-kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu)
++kvmclock_page_moved(vcpu, true)
+|
+-kvm_make_all_cpus_request(kvm, KVM_REQ_CLOCK_UPDATE)
++kvmclock_rewrite_pages(kvm)
 )
 
 @ includes @

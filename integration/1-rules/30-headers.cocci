@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 // All state is in two structs of ours; the interface is in kvmclock.h.
 // files: arch/x86/include/asm/kvm_host.h arch/x86/kvm/x86.h
+// gone: arch/x86/include/asm/kvm_host.h
+// gone: arch/x86/kvm/x86.h
+// gone: arch/x86/kvm arch\.
 
 @ include_state @
 @@
  #include <asm/kvm_page_track.h>
-+#include <asm/kvm_clock.h>
++#include <asm/kvmclock_state.h>
 
 @ include_interface @
 @@

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0
+// L1 never goes on with a TSC that is L2's, or was its own before a write.
+// files: arch/x86/kvm/svm/nested.c arch/x86/kvm/vmx/nested.c
+
+// Leaving L2 without a #VMEXIT: vmcb01 has L1's offset, but an emulated RDMSR and
+// the ratio, which is the CPU's and not the VMCB's, come from the vCPU's state.
+@ leave @
+identifier vcpu, svm;
+@@
+ void svm_leave_nested(struct kvm_vcpu *vcpu)
+ {
+ <...
+ svm_switch_vmcb(svm, &svm->vmcb01);
++kvm_set_tsc_offset(vcpu, kvm_l1_tsc_offset(vcpu));
++kvm_set_tsc_ratio(vcpu, kvm_l1_tsc_ratio(vcpu));
++if (kvm_caps.has_tsc_control)
++	svm_write_tsc_multiplier(vcpu);
+ ...>
+ }
+
+// An IA32_TSC in the entry's MSR list was written with vmcs02 loaded; if a later
+// MSR of the list fails, no VM exit brings the new offset to vmcs01.
+@ fail @
+identifier vcpu, vmx, from_vmentry;
+@@
+ vmx_switch_vmcs(vcpu, &vmx->vmcs01);
++vmcs_write64(TSC_OFFSET, kvm_tsc_offset(vcpu));
+ if (!from_vmentry) { ... }

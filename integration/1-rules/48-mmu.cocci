@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0
+// Memory that comes is given what the clock owes it, before the guest can see it:
+// nothing is mapped in advance meanwhile (see also 3-patches/90-prefetch.patch).
+// files: arch/x86/kvm/mmu/mmu.c
+
+@ faultin @
+identifier vcpu, fault;
+expression E;
+@@
+ kvm_faultin_pfn(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault, ...)
+ {
+ ...
+ if (
+-E
++!kvmclock_memory_comes(vcpu, fault->gfn) || E
+ ) {
+ kvm_release_pfn_clean(fault->pfn);
+ return RET_PF_RETRY;
+ }
+ ...
+ }
+
+@ prefetch @
+identifier vcpu;
+@@
+ direct_pte_prefetch(struct kvm_vcpu *vcpu, ...)
+ {
+ ...
+ if (
+-unlikely(vcpu->kvm->mmu_invalidate_in_progress)
++unlikely(vcpu->kvm->mmu_invalidate_in_progress || kvmclock_awaits_memory(vcpu->kvm))
+ ) return;
+ ...
+ }
+
+// A retry because the ring is full needs userspace.
+@ prefault @
+identifier vcpu;
+symbol current;
+@@
+ kvm_tdp_map_page(struct kvm_vcpu *vcpu, ...)
+ {
+ <...
+ if (signal_pending(current))
+ 	return -EINTR;
++if (kvmclock_awaits_ring(vcpu))
++	return -EAGAIN;
+ ...>
+ }

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+// Hyper-V's counter is a reading of the VM's one clock, and its page is written
+// with the vCPU's own: enabling it is no reason to look at the master clock.
+// files: arch/x86/kvm/hyperv.c arch/x86/kvm/hyperv.h
+// gone: arch/x86/kvm/hyperv.c
+// gone: arch/x86/kvm/hyperv.h
+
+@ reference_page @
+identifier hv;
+expression vcpu;
+@@
+ hv->hv_tsc_page = ...;
+ <...
+-kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu)
++kvmclock_hv_page_moved(vcpu)
+ ...>
+
+// A page that does not have the line yet is no source of the time.
+@ counter @
+identifier hv, kvm;
+@@
+ get_time_ref_counter(struct kvm *kvm)
+ {
+ ...
+ if (
+-hv->hv_tsc_page_status != HV_TSC_PAGE_SET
++hv->hv_tsc_page_status != HV_TSC_PAGE_SET || kvmclock_hv_page_off(kvm)
+ ) { ... }
+ ...
+ }
+
+@ clock @
+expression kvm;
+@@
+-get_kvmclock_ns(kvm)
++kvmclock_read_ns(kvm)
+
+// The page is written by kvmclock_page.c, which needs the formula.
+@ functions @
+identifier f = {kvm_hv_setup_tsc_page, kvm_hv_request_tsc_page_update, tsc_page_update_unsafe};
+@@
+-f(...) { ... }
+
+@ declared @
+identifier f = {kvm_hv_setup_tsc_page, kvm_hv_request_tsc_page_update};
+type T;
+@@
+-T f(...);
+
+@ formula @
+typedef bool;
+@@
+-static
+ bool compute_tsc_page_parameters(...) { ... }
