@@ -92,7 +92,7 @@ static void assert_clock_is_page(struct kvm_vm *vm, struct kvmclock_vcpu *kv)
 {
 	struct pvclock_vcpu_time_info page = kvmclock_read_page(kv->page);
 	struct kvm_clock_data data = kvmclock_get(vm);
-	uint64_t expected = kvmclock_at(&page, data.host_tsc + kvmclock_tsc_offset(kv));
+	uint64_t expected = oracle_at(&page, data.host_tsc + kvmclock_tsc_offset(kv));
 
 	TEST_ASSERT(data.flags & KVM_CLOCK_HOST_TSC, "flags 0x%x", data.flags);
 	TEST_ASSERT(data.clock == expected, "KVM_GET_CLOCK %llu, the page says %lu, %+ld ns",
@@ -394,7 +394,7 @@ static void *watch_page(void *arg)
 		if ((int32_t)(copy.version - watch->version) < 0)
 			watch->backwards = true;
 		if ((!watch->nr_seen ||
-		     !kvmclock_same_line(&copy, &watch->seen[watch->nr_seen - 1])) &&
+		     !oracle_same_line(&copy, &watch->seen[watch->nr_seen - 1])) &&
 		    watch->nr_seen < ARRAY_SIZE(watch->seen))
 			watch->seen[watch->nr_seen++] = copy;
 		WRITE_ONCE(watch->version, copy.version);
@@ -426,7 +426,7 @@ TEST_F(kvmclock_abi, version_protocol)
 		kvmclock_enter(kv);
 		meant[i] = *kv->page;
 		assert_page_written(&meant[i]);
-		TEST_ASSERT(!kvmclock_same_line(&meant[i], &meant[i - 1]), "page not updated");
+		TEST_ASSERT(!oracle_same_line(&meant[i], &meant[i - 1]), "page not updated");
 
 		/* On a busy host the reader may sleep through all of it. */
 		while (i % 16 == 0 && READ_ONCE(watch.version) != meant[i].version)
@@ -438,7 +438,7 @@ TEST_F(kvmclock_abi, version_protocol)
 	TEST_ASSERT(!watch.backwards, "the version went backwards");
 	TEST_ASSERT(watch.nr_seen >= NR_LINES / 16, "reader saw %u lines", watch.nr_seen);
 	for (i = 0, j = 0; i < watch.nr_seen; i++) {
-		while (j < NR_LINES && !kvmclock_same_line(&watch.seen[i], &meant[j]))
+		while (j < NR_LINES && !oracle_same_line(&watch.seen[i], &meant[j]))
 			j++;
 		TEST_ASSERT(j < NR_LINES,
 			    "torn: version %u tsc_timestamp %lu system_time %lu mul %u shift %d",

@@ -19,6 +19,7 @@
 #define MAX_VCPUS	32
 #define NR_REPEATS	30
 #define NR_VMS		3
+#define NR_EXITS	10
 
 static const unsigned int sizes[] = { 1, 2, 8, 32 };
 
@@ -26,9 +27,10 @@ static struct kvmclock_vcpu kv[MAX_VCPUS];
 static struct kvm_vm *vm;
 static unsigned int nr;
 
-/* As kvmclock_guest(), and @value is what a WRMSR of it took. */
+/* As kvmclock_guest(); @value is what a WRMSR of it took, or how often to exit. */
 static void guest(struct kvmclock_mail *mail)
 {
+	uint32_t eax, ebx, ecx, edx;
 	uint64_t begin;
 
 	for (;;) {
@@ -37,6 +39,8 @@ static void guest(struct kvmclock_mail *mail)
 			wrmsr(mail->msr, mail->value);
 			mail->value = rdtsc() - begin;
 		}
+		for (; mail->op == KVMCLOCK_CPUID && mail->value; mail->value--)
+			cpuid(0, &eax, &ebx, &ecx, &edx);
 		GUEST_SYNC(mail->op);
 	}
 }
@@ -117,16 +121,61 @@ static void other_msr(void)
 	enter_all();
 }
 
-static uint64_t msr_write(void)
+static uint64_t guest_writes(uint32_t msr, uint64_t value)
 {
 	uint64_t least = UINT64_MAX;
 	unsigned int i;
 
 	for (i = 0; i < NR_REPEATS; i++) {
-		enable(&kv[0], MSR_KVM_SYSTEM_TIME_NEW);
+		kvmclock_call(&kv[0], KVMCLOCK_WRMSR, msr, value);
 		least = min(least, kv[0].mail->value);
 	}
 	return least;
+}
+
+static void exit_often(void)
+{
+	kvmclock_call(&kv[0], KVMCLOCK_CPUID, 0, NR_EXITS);
+}
+
+/* An exit that KVM serves by itself, and has nothing to do with the clock. */
+static uint64_t exit_and_entry(void)
+{
+	return (least_of(exit_often) - least_of(enter_first)) / NR_EXITS;
+}
+
+static bool scale_tsc(void)
+{
+	uint64_t khz = __vcpu_ioctl(kv[0].vcpu, KVM_GET_TSC_KHZ, NULL);
+
+	return kvm_has_cap(KVM_CAP_TSC_CONTROL) &&
+	       !__vcpu_ioctl(kv[0].vcpu, KVM_SET_TSC_KHZ, (void *)(khz / 2));
+}
+
+/* As old userspace restores a VM's time, to where it is. */
+static uint64_t restored_tsc;
+
+static void write_tsc(unsigned int i)
+{
+	vcpu_set_msr(kv[i].vcpu, MSR_IA32_TSC, restored_tsc);
+}
+
+static void write_last_tsc(void)
+{
+	write_tsc(nr - 1);
+}
+
+static void restore(void)
+{
+	unsigned int i;
+
+	kvmclock_set(vm, 1);
+	for (i = 0; i < nr; i++) {
+		write_tsc(i);
+		vcpu_set_msr(kv[i].vcpu, MSR_KVM_SYSTEM_TIME_NEW,
+			     kv[i].page_gpa | KVM_MSR_ENABLED);
+	}
+	enter_all();
 }
 
 /*
@@ -175,7 +224,13 @@ int main(int argc, char *argv[])
 	entries = least_of(enter_all);
 	report(least_of(get_clock) - none, "KVM_GET_CLOCK", 0);
 	report(least_of(update) - entries, "KVM_KVMCLOCK_CTRL and the page update", 0);
-	report(msr_write() - none, "guest's write of its system-time MSR", 0);
+	report(guest_writes(MSR_KVM_SYSTEM_TIME_NEW, kv[0].page_gpa | KVM_MSR_ENABLED) - none,
+	       "guest's write of its system-time MSR", 0);
+	report(guest_writes(MSR_KVM_WALL_CLOCK_NEW, kv[0].page_gpa + PAGE_SIZE / 2) - none,
+	       "guest's write of the wall-clock MSR", 0);
+	report(exit_and_entry(), "an exit and an entry", 0);
+	if (scale_tsc())
+		report(exit_and_entry(), "an exit and an entry, TSC scaled", 0);
 	kvm_vm_free(vm);
 
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
@@ -185,6 +240,17 @@ int main(int argc, char *argv[])
 		report(least_of(set_clock) - entries, "KVM_SET_CLOCK and all updates", nr);
 		report(least_of(other_msr) - entries - entry,
 		       "system-time MSR by its other number", nr);
+		kvm_vm_free(vm);
+	}
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		make_vm(sizes[i]);
+		enter_all();
+		restored_tsc = vcpu_get_msr(kv[0].vcpu, MSR_IA32_TSC);
+		write_last_tsc();
+		enter_all();
+		entries = least_of(enter_all);
+		report(least_of(write_last_tsc) - none, "userspace's write of a TSC", nr);
+		report(least_of(restore) - entries, "restore of clock, TSCs and pages", nr);
 		kvm_vm_free(vm);
 	}
 	for (i = 0; i < ARRAY_SIZE(sizes); i++)

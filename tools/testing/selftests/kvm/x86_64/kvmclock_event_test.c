@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/stringify.h>
+
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
 #include "kvmclock.h"
@@ -29,7 +31,14 @@
 
 /* For once, the vCPUs' lines and the other clocksource may get apart. */
 #define DRIFT_US	2000000
+
+/* A clock that was set to a second before a value is beyond it. */
+#define BEYOND_US	1500000
+
 #define NR_SUSPENDS	2
+
+/* What the TSC loses in one more, under KVM_PROVE_CLOCK. */
+#define LOST_CYCLES	123456789012
 
 /* What each watching vCPU reads before a state counts as seen by all. */
 #define NR_READINGS	200
@@ -243,7 +252,7 @@ static void assert_clock_is_page(struct event *ev, struct kvmclock_vcpu *kv)
 {
 	struct pvclock_vcpu_time_info page = kvmclock_read_page(kv->page);
 	struct kvm_clock_data data = get_clock(ev);
-	uint64_t expected = kvmclock_at(&page, data.host_tsc + tsc_offset(ev, kv));
+	uint64_t expected = oracle_at(&page, data.host_tsc + tsc_offset(ev, kv));
 
 	TEST_ASSERT(data.flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", data.flags);
 	TEST_ASSERT(data.clock == expected,
@@ -321,8 +330,8 @@ static void assert_continues(const struct instant *a, const struct instant *b,
 	int64_t least = b->base_before - a->base_after, most = b->base_after - a->base_before;
 	int64_t passed = b->data.clock - a->data.clock;
 
-	least = min_t(int64_t, least, kvmclock_scale(page, b->tsc_before - a->tsc_after));
-	most = max_t(int64_t, most, kvmclock_scale(page, b->tsc_after - a->tsc_before));
+	least = min_t(int64_t, least, oracle_scale(page, b->tsc_before - a->tsc_after));
+	most = max_t(int64_t, most, oracle_scale(page, b->tsc_after - a->tsc_before));
 	least -= (least >> 22) + 4;
 	most += (most >> 22) + 4 + ahead;
 	TEST_ASSERT(passed >= least && passed <= most,
@@ -343,7 +352,7 @@ static bool says_stable(struct kvm_vm *vm)
 static int64_t wait_off_line(struct event *ev, const struct instant *a,
 			     const struct pvclock_vcpu_time_info *page)
 {
-	struct instant before, now = *a;
+	struct instant before = *a, now = *a;
 	time_t begin = time(NULL);
 
 	while (now.data.flags & KVM_CLOCK_TSC_STABLE) {
@@ -353,7 +362,7 @@ static int64_t wait_off_line(struct event *ev, const struct instant *a,
 	}
 
 	return max_t(int64_t, now.base_after - before.base_before,
-		     kvmclock_scale(page, now.tsc_after - before.tsc_before));
+		     oracle_scale(page, now.tsc_after - before.tsc_before));
 }
 
 static bool has_master_clock(struct event *ev)
@@ -400,7 +409,14 @@ TEST_F_TIMEOUT(kvmclock_event, clocksource, CASE_S)
 		wait_for_readings(ev);
 		c = take_instant(ev);
 		assert_continues(&a, &c, &page, ahead);
+		/* A page without the stable bit misleads nobody: its vCPU writes it. */
 		for (i = 0; i < NR_VCPUS; i++) {
+			if (i >= NR_WATCHERS)
+				assert_stable(&ev->vcpu[i], false);
+			if (i == UNLOADED)
+				kvmclock_enter(&ev->vcpu[i]);
+			if (i == UNBORN)
+				continue;
 			assert_stable(&ev->vcpu[i], true);
 			assert_clock_is_page(ev, &ev->vcpu[i]);
 		}
@@ -452,6 +468,61 @@ TEST_F_TIMEOUT(kvmclock_event, clocksource_of_paused_vms, CASE_S)
 	assert_stable(&kv, true);
 	for (i = 0; i < ARRAY_SIZE(vm); i++)
 		kvm_vm_free(vm[i]);
+}
+
+/*
+ * A clock is a number modulo 2^64, as its guest has it.  So also near the values
+ * where it changes its sign, or wraps, does it go on from a switch to the next,
+ * and not from where a vCPU had read it last that has been idle since.
+ */
+TEST_F_TIMEOUT(kvmclock_event, clocksource_near_the_wrap, CASE_S)
+{
+	const uint64_t second = NSEC_PER_SEC, clocks[] = {
+		(1ULL << 63) - second,
+		(1ULL << 63) - 1,
+		(1ULL << 63) + second,
+		-second,
+		-1ULL,
+	};
+	struct event *ev = &self->event;
+	struct kvm_vm *vm = vm_create(1);
+	struct kvm_clock_data data, last;
+	struct kvmclock_vcpu idle;
+	unsigned int i, round;
+	bool back;
+
+	kvmclock_vcpu_add(vm, &idle, 0);
+	kvmclock_enable(&idle, MSR_KVM_SYSTEM_TIME_NEW);
+
+	for (i = 0; i < ARRAY_SIZE(clocks); i++) {
+		kvmclock_set(vm, clocks[i]);
+		last = kvmclock_get(vm);
+		TEST_ASSERT(last.clock - clocks[i] < 1ULL << 62, "%llu after it was set to %lu",
+			    last.clock, clocks[i]);
+		usleep(BEYOND_US);
+
+		for (round = 0; round < 2; round++) {
+			back = round & 1;
+			data = kvmclock_get(vm);
+			TEST_ASSERT((int64_t)(data.clock - last.clock) >= 0,
+				    "set to %lu, round %u: %llu after %llu", clocks[i], round,
+				    data.clock, last.clock);
+			last = data;
+
+			write_file_ok(CLOCKSOURCE, back ? clocksource : other_clocksource());
+			wait_until(ev, says_stable(vm) == back);
+			data = kvmclock_get(vm);
+			TEST_ASSERT((int64_t)(data.clock - last.clock) >= 0,
+				    "set to %lu, %s: %llu after %llu, %+ld ns", clocks[i],
+				    back ? "on the TSC again" : "off the TSC", data.clock,
+				    last.clock, (int64_t)(data.clock - last.clock));
+			last = data;
+		}
+	}
+
+	kvmclock_enter(&idle);
+	assert_stable(&idle, true);
+	kvm_vm_free(vm);
 }
 
 /* vCPUs are driven off a CPU that goes, and moved back to it when it is there. */
@@ -524,12 +595,18 @@ static unsigned int suspend_host(void)
 TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 {
 	struct event *ev = &self->event;
+	bool may_lose = !access(LOSE_TSC_CYCLES, W_OK), lose;
 	struct pvclock_vcpu_time_info before[MAX_VCPUS], after;
 	unsigned int i, round, told = 0, stops;
+	uint64_t offset;
 	struct instant a, b;
 	int64_t missed;
 
-	for (round = 1; round <= NR_SUSPENDS; round++) {
+	for (round = 1; round <= NR_SUSPENDS + may_lose; round++) {
+		lose = round > NR_SUSPENDS;
+		if (lose)
+			write_file_ok(LOSE_TSC_CYCLES, __stringify(LOST_CYCLES));
+		offset = tsc_offset(ev, &ev->vcpu[UNLOADED]);
 		for (i = 0; i < UNBORN; i++)
 			before[i] = kvmclock_read_page(ev->vcpu[i].page);
 		a = take_instant(ev);
@@ -537,6 +614,8 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 		told += suspend_host();
 		/* Its CPUs were gone, so the kernel gave it any. */
 		set_affinity(pthread_self(), &ev->cpus);
+		if (lose)
+			write_file_ok(LOSE_TSC_CYCLES, "0");
 
 		b = take_instant(ev);
 		TEST_ASSERT(b.data.flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", b.data.flags);
@@ -553,20 +632,29 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 		}
 
 		missed = (b.base_after - a.base_before) -
-			 (int64_t)kvmclock_scale(&before[0], b.tsc_after - a.tsc_before);
+			 (int64_t)oracle_scale(&before[0], b.tsc_after - a.tsc_before);
 		if (b.tsc_after < a.tsc_before)
 			ksft_print_msg("suspend %u: this machine's TSC restarts\n", round);
+		else if (lose)
+			ksft_print_msg("suspend %u: the TSC pretends to have lost %ld cycles\n",
+				       round, LOST_CYCLES);
 		else
 			ksft_print_msg("suspend %u: this machine's TSC counts through (%+ld ms)\n",
 				       round, (long)(missed / 1000000));
 
-		if (b.tsc_after > a.tsc_before && llabs(missed) < NSEC_PER_SEC) {
+		if (!lose && b.tsc_after > a.tsc_before && llabs(missed) < NSEC_PER_SEC) {
 			for (i = 0; i < NR_WATCHERS; i++)
 				assert_unmoved(ev, &ev->vcpu[i], &before[i], "a suspend");
 		} else {
 			after = kvmclock_read_page(ev->vcpu[0].page);
 			TEST_ASSERT(after.tsc_to_system_mul == before[0].tsc_to_system_mul &&
 				    after.tsc_shift == before[0].tsc_shift, "another slope");
+		}
+		/* Of a vCPU that is not loaded, too: the bit above depends on it. */
+		if (lose) {
+			offset = tsc_offset(ev, &ev->vcpu[UNLOADED]) - offset;
+			TEST_ASSERT(offset && offset % LOST_CYCLES == 0,
+				    "a TSC that lost %ld cycles has %lu more", LOST_CYCLES, offset);
 		}
 		assert_continues(&a, &b, &before[0], 0);
 	}
@@ -594,16 +682,10 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 
 int main(int argc, char *argv[])
 {
-	struct guard guard;
-	int r;
-
 	kvmclock_require_host();
-	guard = start_guard();
 	TEST_ASSERT(!access(CPU1_ONLINE, W_OK), "CPU 1 cannot be taken offline");
 	TEST_ASSERT(!access(WAKEALARM, W_OK) && !access(POWER_STATE, W_OK),
 		    "this host cannot sleep and wake up by itself");
 
-	r = test_harness_run(argc, argv);
-	end_guard(&guard);
-	return r;
+	return run_guarded(argc, argv);
 }

@@ -77,18 +77,18 @@ static void assert_everyone_has(FIXTURE_DATA(kvmclock_guest_line) * self,
 
 		got = kvmclock_get_line(&kv[i]);
 		page = kvmclock_read_page(kv[i].page);
-		TEST_ASSERT(kvmclock_same_line(&got, &want),
+		TEST_ASSERT(oracle_same_line(&got, &want),
 			    "vCPU %u: another line exported after %s", i, by);
-		TEST_ASSERT(kvmclock_same_line(&page, &want),
+		TEST_ASSERT(oracle_same_line(&page, &want),
 			    "vCPU %u: another line in its page after %s", i, by);
 		TEST_ASSERT(page.flags == got.flags, "vCPU %u: flags 0x%x, exported 0x%x", i,
 			    page.flags, got.flags);
 
 		data = kvmclock_get(self->vm);
 		tsc = kvmclock_guest_tsc(&kv[i], data.host_tsc);
-		TEST_ASSERT(kvmclock_at(&want, tsc) == data.clock,
+		TEST_ASSERT(oracle_at(&want, tsc) == data.clock,
 			    "vCPU %u: KVM_GET_CLOCK is %+ld ns from the line after %s", i,
-			    (int64_t)(data.clock - kvmclock_at(&want, tsc)), by);
+			    (int64_t)(data.clock - oracle_at(&want, tsc)), by);
 		TEST_ASSERT(kvmclock_call(&kv[i], KVMCLOCK_READ_AT, 0, tsc) == data.clock,
 			    "vCPU %u: the guest has another time after %s", i, by);
 
@@ -189,7 +189,7 @@ TEST_F(kvmclock_guest_line, all_pages_once)
 			TEST_ASSERT(kv[i].page->version == version[i] + 2,
 				    "vCPU %u: version %u after %u", i, kv[i].page->version,
 				    version[i]);
-			TEST_ASSERT(kvmclock_same_line(kv[i].page, &line),
+			TEST_ASSERT(oracle_same_line(kv[i].page, &line),
 				    "vCPU %u: another line", i);
 		}
 	}
@@ -360,7 +360,7 @@ TEST_F(kvmclock_guest_line, software_tsc)
 
 	/* The others' is still there. */
 	line = kvmclock_get_line(&kv[1]);
-	TEST_ASSERT(kvmclock_same_line(&line, &self->first), "another line");
+	TEST_ASSERT(oracle_same_line(&line, &self->first), "another line");
 	kvmclock_set_line(&kv[1], &line);
 }
 
@@ -405,8 +405,8 @@ TEST_F(kvmclock_guest_line, slope_is_kept)
 		/* At the call it had the value: rounded down twice. */
 		since = kvmclock_guest_tsc(&kv[0], since);
 		until = kvmclock_guest_tsc(&kv[0], until);
-		passed = kvmclock_scale(&line, until - since);
-		error = kvmclock_at(&line, until) - i * NSEC_PER_SEC;
+		passed = oracle_scale(&line, until - since);
+		error = oracle_at(&line, until) - i * NSEC_PER_SEC;
 		TEST_ASSERT(error >= 0 && error <= (int64_t)passed + 2,
 			    "%+ld ns after a set that took %lu ns", error, passed);
 	}
@@ -502,16 +502,16 @@ TEST_F_TIMEOUT(kvmclock_guest_line, import_under_running_vcpus, 120)
 		line.system_time += RACE_STEP_NS;
 		kvmclock_set_line(&runner[i % NR_RUNNERS].kv, &line);
 		got = kvmclock_get_line(&runner[random_u64() % NR_RUNNERS].kv);
-		TEST_ASSERT(kvmclock_same_line(&got, &line), "another line than the imported");
+		TEST_ASSERT(oracle_same_line(&got, &line), "another line than the imported");
 	}
 
 	kvmclock_runners_stop(runner, NR_RUNNERS);
 	for (i = 0; i < NR_RUNNERS; i++) {
 		got = kvmclock_read_page(runner[i].kv.page);
-		TEST_ASSERT(kvmclock_same_line(&got, &line) || kvmclock_vcpu_run(runner[i].kv.vcpu),
+		TEST_ASSERT(oracle_same_line(&got, &line) || kvmclock_vcpu_run(runner[i].kv.vcpu),
 			    "ended early");
 		got = kvmclock_read_page(runner[i].kv.page);
-		TEST_ASSERT(kvmclock_same_line(&got, &line),
+		TEST_ASSERT(oracle_same_line(&got, &line),
 			    "vCPU %u: another line in its page", i);
 	}
 	TEST_ASSERT(*(uint64_t *)addr_gva2hva(vm, (vm_vaddr_t)&watch_last), "nobody watched");
@@ -520,12 +520,6 @@ TEST_F_TIMEOUT(kvmclock_guest_line, import_under_running_vcpus, 120)
 
 int main(int argc, char *argv[])
 {
-	struct guard guard;
-	int r;
-
 	kvmclock_require_host();
-	guard = start_guard();
-	r = test_harness_run(argc, argv);
-	end_guard(&guard);
-	return r;
+	return run_guarded(argc, argv);
 }

@@ -155,9 +155,9 @@ static void assert_hv_counter(FIXTURE_DATA(kvmclock_hyperv) * self, struct kvmcl
 {
 	uint64_t earliest, latest, units;
 
-	earliest = kvmclock_at(kv->page, guest_tsc_now(kv));
+	earliest = oracle_at(kv->page, guest_tsc_now(kv));
 	units = kvmclock_rdmsr(kv, HV_X64_MSR_TIME_REF_COUNT);
-	latest = kvmclock_at(kv->page, guest_tsc_now(kv));
+	latest = oracle_at(kv->page, guest_tsc_now(kv));
 	assert_hv_time(units, earliest, latest, "counter", after);
 	TEST_ASSERT(units >= self->last, "counter after %s: %lu after %lu", after, units,
 		    self->last);
@@ -175,7 +175,7 @@ static void assert_hv_page(FIXTURE_DATA(kvmclock_hyperv) * self, struct kvmclock
 		    "after %s: no TSC page, sequence %u", after, self->page->sequence);
 	for (i = 0; i < 42; i++) {
 		tsc = now + (1ULL << i) - 1;
-		clock = kvmclock_at(kv->page, tsc);
+		clock = oracle_at(kv->page, tsc);
 		assert_hv_time(hv_page_time(self->page, tsc), clock, clock, "TSC page", after);
 	}
 	assert_hv_counter(self, kv, after);
@@ -417,7 +417,7 @@ TEST_F(kvmclock_xen, without_kvmclock)
 		kvmclock_set(self->vm, i * HOUR_NS);
 		kvmclock_enter_all(kv, NR_VCPUS);
 		data = kvmclock_get(self->vm);
-		expected = kvmclock_at(self->time[1], kvmclock_guest_tsc(&kv[1], data.host_tsc));
+		expected = oracle_at(self->time[1], kvmclock_guest_tsc(&kv[1], data.host_tsc));
 		TEST_ASSERT(data.clock == expected, "KVM_GET_CLOCK %llu, Xen's guest has %lu",
 			    data.clock, expected);
 		assert_follows(self->info[0], self->time[0], PVCLOCK_TSC_STABLE_BIT, "vcpu_info",
@@ -445,6 +445,32 @@ TEST_F(kvmclock_xen, guest_stopped)
 		kvmclock_call(&kv[0], KVMCLOCK_CLEAR_STOPPED, 0, 0);
 		kvmclock_force_update(&kv[0]);
 		assert_xen_follows(self, PVCLOCK_TSC_STABLE_BIT, "an update after that");
+	}
+}
+
+/* One page for both: what Xen's update writes has the flag of kvmclock's. */
+TEST_F(kvmclock_xen, guest_stopped_shared)
+{
+	struct kvmclock_vcpu *kv = &self->vcpu[0];
+	struct kvm_xen_vcpu_attr attr = {
+		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO,
+		.u.gpa = kv->page_gpa,
+	};
+	unsigned int i;
+
+	vcpu_ioctl(kv->vcpu, KVM_XEN_VCPU_SET_ATTR, &attr);
+	kvmclock_enter(kv);
+	for (i = 1; i < 4; i++) {
+		vcpu_ioctl(kv->vcpu, KVM_KVMCLOCK_CTRL, NULL);
+		kvmclock_enter(kv);
+		TEST_ASSERT(kv->page->flags & PVCLOCK_GUEST_STOPPED, "not told");
+		kvmclock_set(self->vm, i * HOUR_NS);
+		kvmclock_enter(kv);
+		TEST_ASSERT(kv->page->flags & PVCLOCK_GUEST_STOPPED, "told, and taken back");
+		kvmclock_call(kv, KVMCLOCK_CLEAR_STOPPED, 0, 0);
+		kvmclock_set(self->vm, i * HOUR_NS);
+		kvmclock_enter(kv);
+		TEST_ASSERT(!(kv->page->flags & PVCLOCK_GUEST_STOPPED), "told once more");
 	}
 }
 
@@ -587,6 +613,88 @@ TEST_F(kvmclock_xen, runstate)
 			    spent, passed);
 		old = new;
 	}
+}
+
+/* Xen's leaves, above KVM's. */
+#define XEN_LEAF		0x40000100
+#define XEN_LEAF_TIME		(XEN_LEAF + 3)
+
+/* All that this guest does is ask, with no page anywhere. */
+static void guest_asks_cpuid(uint32_t *answer)
+{
+	uint32_t unused;
+
+	for (;;) {
+		__cpuid(XEN_LEAF_TIME, 1, &unused, &unused, &answer[0], &answer[1]);
+		__cpuid(XEN_LEAF_TIME, 2, &answer[2], &unused, &unused, &unused);
+		GUEST_SYNC(0);
+	}
+}
+
+static void assert_cpuid_says(struct kvmclock_vcpu *kv, const uint32_t *answer, const char *when)
+{
+	struct pvclock_vcpu_time_info line = kvmclock_get_line(kv);
+	int khz = __vcpu_ioctl(kv->vcpu, KVM_GET_TSC_KHZ, NULL);
+
+	TEST_ASSERT(answer[0] == line.tsc_to_system_mul && (int8_t)answer[1] == line.tsc_shift,
+		    "%s: the leaf has mul %u, shift %d, the clock has %u, %d", when, answer[0],
+		    (int)answer[1], line.tsc_to_system_mul, line.tsc_shift);
+	TEST_ASSERT((int)answer[2] == khz, "%s: the leaf has %u kHz, the TSC %d", when, answer[2],
+		    khz);
+}
+
+/* The clock's slope is in CPUID before the guest's first instruction, and follows it. */
+TEST(xen_cpuid)
+{
+	const struct kvm_cpuid2 *supported = kvm_get_supported_cpuid();
+	struct kvm_cpuid2 *cpuid = allocate_kvm_cpuid2(supported->nent + 3);
+	struct pvclock_vcpu_time_info line;
+	struct kvmclock_vcpu kv = { };
+	struct kvm_vm *vm;
+	vm_vaddr_t answer_gva;
+	uint32_t *answer;
+
+	vm = vm_create(1);
+	kv.vcpu = vm_vcpu_add(vm, 0, guest_asks_cpuid);
+	answer_gva = vm_vaddr_alloc_page(vm);
+	answer = addr_gva2hva(vm, answer_gva);
+	vcpu_args_set(kv.vcpu, 1, answer_gva);
+
+	cpuid->nent = supported->nent + 3;
+	memcpy(cpuid->entries, supported->entries,
+	       supported->nent * sizeof(struct kvm_cpuid_entry2));
+	memset(&cpuid->entries[supported->nent], 0, 3 * sizeof(struct kvm_cpuid_entry2));
+	cpuid->entries[supported->nent] = (struct kvm_cpuid_entry2) {
+		.function = XEN_LEAF,
+		.eax = XEN_LEAF_TIME,
+		.ebx = 0x566e6558,	/* "XenVMMXenVMM" */
+		.ecx = 0x65584d4d,
+		.edx = 0x4d4d566e,
+	};
+	cpuid->entries[supported->nent + 1] = (struct kvm_cpuid_entry2) {
+		.function = XEN_LEAF_TIME,
+		.index = 1,
+		.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+	};
+	cpuid->entries[supported->nent + 2] = (struct kvm_cpuid_entry2) {
+		.function = XEN_LEAF_TIME,
+		.index = 2,
+		.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+	};
+	vcpu_init_cpuid(kv.vcpu, cpuid);
+
+	kvmclock_vcpu_run(kv.vcpu);
+	assert_cpuid_says(&kv, answer, "at first");
+
+	/* A guest that comes with its slope has the same rate in kHz. */
+	line = kvmclock_get_line(&kv);
+	line.tsc_to_system_mul++;
+	kvmclock_set_line(&kv, &line);
+	kvmclock_vcpu_run(kv.vcpu);
+	assert_cpuid_says(&kv, answer, "after KVM_SET_CLOCK_GUEST");
+
+	free(cpuid);
+	kvm_vm_free(vm);
 }
 
 int main(int argc, char *argv[])

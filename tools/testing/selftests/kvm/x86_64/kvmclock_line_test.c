@@ -63,8 +63,8 @@ static int64_t difference(struct kvmclock_vcpu *a, struct kvmclock_vcpu *b, uint
 	struct pvclock_vcpu_time_info page_a = kvmclock_read_page(a->page);
 	struct pvclock_vcpu_time_info page_b = kvmclock_read_page(b->page);
 
-	return kvmclock_at(&page_b, kvmclock_guest_tsc(b, host_tsc)) -
-	       kvmclock_at(&page_a, kvmclock_guest_tsc(a, host_tsc));
+	return oracle_at(&page_b, kvmclock_guest_tsc(b, host_tsc)) -
+	       oracle_at(&page_a, kvmclock_guest_tsc(a, host_tsc));
 }
 
 static void assert_unmoved(struct kvmclock_vcpu *kv, const struct pvclock_vcpu_time_info *before,
@@ -110,7 +110,7 @@ static int64_t get_clock_error(struct kvm_vm *vm, struct kvmclock_vcpu *kv)
 	tsc = kvmclock_guest_tsc(kv, data.host_tsc);
 	guest = kvmclock_call(kv, KVMCLOCK_READ_AT, 0, tsc);
 	page = kvmclock_read_page(kv->page);
-	expected = kvmclock_at(&page, tsc);
+	expected = oracle_at(&page, tsc);
 	TEST_ASSERT(guest == expected, "guest computes %lu, expected %lu", guest, expected);
 	return data.clock - guest;
 }
@@ -301,8 +301,7 @@ TEST_F(kvmclock_line, get_clock_before_first_run)
 	kvmclock_enable_all(self->vcpu, 2);
 	page = *self->vcpu[0].page;
 	for (i = 0; i < ARRAY_SIZE(early); i++) {
-		expected = kvmclock_at(&page,
-				       kvmclock_guest_tsc(&self->vcpu[0], early[i].host_tsc));
+		expected = oracle_at(&page, kvmclock_guest_tsc(&self->vcpu[0], early[i].host_tsc));
 		TEST_ASSERT(early[i].clock == expected, "%llu, the guest's line has %lu: %+ld ns",
 			    early[i].clock, expected, (int64_t)(early[i].clock - expected));
 	}
@@ -344,9 +343,9 @@ static void assert_was_set(struct kvmclock_vcpu *kv, uint64_t value, uint64_t si
 {
 	struct pvclock_vcpu_time_info page = kvmclock_read_page(kv->page);
 	uint64_t now = kvmclock_guest_tsc(kv, rdtsc());
-	uint64_t longest = kvmclock_scale(&page, now - kvmclock_guest_tsc(kv, since));
-	uint64_t shortest = kvmclock_scale(&page, now - kvmclock_guest_tsc(kv, until));
-	int64_t passed = kvmclock_at(&page, now) - value;
+	uint64_t longest = oracle_scale(&page, now - kvmclock_guest_tsc(kv, since));
+	uint64_t shortest = oracle_scale(&page, now - kvmclock_guest_tsc(kv, until));
+	int64_t passed = oracle_at(&page, now) - value;
 
 	TEST_ASSERT(passed + 2 >= (int64_t)shortest && passed <= (int64_t)longest + 2,
 		    "%+ld ns since a set to %lu, which was %lu to %lu ns ago", passed, value,
@@ -387,7 +386,7 @@ TEST_F(kvmclock_line, set_clock)
 
 		/* Nothing moved it between the ioctl and the guest. */
 		page = *kv[0].page;
-		expected = kvmclock_at(&page, kvmclock_guest_tsc(&kv[0], saved.host_tsc));
+		expected = oracle_at(&page, kvmclock_guest_tsc(&kv[0], saved.host_tsc));
 		TEST_ASSERT(saved.clock == expected, "%llu before the guest ran, %lu since",
 			    saved.clock, expected);
 		TEST_ASSERT(!get_clock_errors(self->vm, &kv[0], 10), "KVM_GET_CLOCK is off");
@@ -423,7 +422,7 @@ TEST_F(kvmclock_line, set_clock_pair)
 		data = kvmclock_get(self->vm);
 		TEST_ASSERT(data.flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", data.flags);
 
-		passed = kvmclock_scale(&page, data.host_tsc - since);
+		passed = oracle_scale(&page, data.host_tsc - since);
 		error = (data.clock - data.realtime) - (asked.clock - asked.realtime);
 		TEST_ASSERT(llabs(error) <= 2 + passed / 1000,
 			    "pair is off by %+ld ns, %lu ns after the set", error, passed);
@@ -504,7 +503,7 @@ TEST_F(kvmclock_line, set_clock_with_requests_pending)
 
 			kvmclock_enter(&kv[i]);
 			page = kvmclock_read_page(kv[i].page);
-			expected = kvmclock_at(&page, kvmclock_guest_tsc(&kv[i], saved.host_tsc));
+			expected = oracle_at(&page, kvmclock_guest_tsc(&kv[i], saved.host_tsc));
 			TEST_ASSERT(saved.clock == expected,
 				    "request %u: %llu was set, vCPU %u has %lu there, %+ld ns",
 				    reason, saved.clock, i, expected,
@@ -542,7 +541,7 @@ TEST_F(kvmclock_line, set_clock_before_first_run)
 	kvmclock_enable_all(self->vcpu, 2);
 	page = *self->vcpu[1].page;
 	i = ARRAY_SIZE(data) - 1;
-	expected = kvmclock_at(&page, kvmclock_guest_tsc(&self->vcpu[1], data[i].host_tsc));
+	expected = oracle_at(&page, kvmclock_guest_tsc(&self->vcpu[1], data[i].host_tsc));
 	TEST_ASSERT(data[i].clock == expected, "%llu, the guest's line has %lu: %+ld ns",
 		    data[i].clock, expected, (int64_t)(data[i].clock - expected));
 }
@@ -726,7 +725,7 @@ TEST(updates_at_start)
 						    &runner[i]), "pthread_create() failed");
 		}
 
-		/* The base repeats updates a tenth of a second later. */
+		/* The stock kernel repeats updates a tenth of a second later. */
 		usleep(500000);
 		for (i = 0; i < NR_STARTING; i++)
 			WRITE_ONCE(runner[i].stop, true);

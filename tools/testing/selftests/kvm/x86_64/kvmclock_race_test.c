@@ -224,7 +224,7 @@ FIXTURE_TEARDOWN(kvmclock_race)
 /* At this guest TSC, with this offset, the clock of vCPU @id is where it always was. */
 static void assert_on_line(SELF *self, uint64_t tsc, uint64_t offset, uint64_t clock, int id)
 {
-	uint64_t expected = kvmclock_at(&self->first, tsc - offset + self->offset);
+	uint64_t expected = oracle_at(&self->first, tsc - offset + self->offset);
 
 	if (id < 0)
 		TEST_ASSERT(clock == expected, "KVM_GET_CLOCK: %lu, %+ld ns from the line", clock,
@@ -562,7 +562,7 @@ static void assert_settled(SELF *self)
 		kv = &self->vcpu[i];
 		data = kvmclock_get(self->vm);
 		page = kvmclock_read_page(kv->page);
-		expected = kvmclock_at(&page, data.host_tsc + self->offset);
+		expected = oracle_at(&page, data.host_tsc + self->offset);
 		TEST_ASSERT(data.flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", data.flags);
 		TEST_ASSERT(data.clock == expected, "KVM_GET_CLOCK %llu, vCPU %u has %lu",
 			    data.clock, i, expected);
@@ -652,14 +652,8 @@ TEST_F_TIMEOUT(kvmclock_race, set_clock_while_in_guest, CASE_S)
 
 int main(int argc, char *argv[])
 {
-	struct guard guard;
-	int r;
-
 	kvmclock_require_host();
 	if (argc > 1 && atoi(argv[argc - 1]) > 0)
 		factor = atoi(argv[--argc]);
-	guard = start_guard();
-	r = test_harness_run(argc, argv);
-	end_guard(&guard);
-	return r;
+	return run_guarded(argc, argv);
 }

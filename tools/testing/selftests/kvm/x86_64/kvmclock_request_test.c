@@ -31,7 +31,7 @@
 #define NR_VCPUS	4
 #define NR_TSC_WRITES	10
 
-/* The base repeats updates a tenth of a second later. */
+/* The stock kernel repeats updates a tenth of a second later. */
 #define REPEATED_US	250000
 #define STEADY_S	3
 

@@ -8,6 +8,8 @@
  * Skips where there is no such hardware.
  */
 #include <limits.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +31,11 @@
 #define NR_VCPUS		2
 #define NR_UPDATES		20
 #define NR_READINGS		20
+
+/* vCPUs that are given their rate one by one, this far apart. */
+#define NR_TURNED		4
+#define TURN_US			20000
+#define NR_RACERS		24
 
 /* Half a unit of a multiplier of 2^31: what rounding to nearest may be off. */
 #define RATE_ERROR		(1.0 / (1ULL << 32))
@@ -93,7 +100,7 @@ FIXTURE_VARIANT_ADD(kvmclock_scaling, ten_thirds) { .mul = 10, .div = 3 };
 FIXTURE_VARIANT_ADD(kvmclock_scaling, below_2_32_hz) { .div = 1, .add = 4294967 };
 FIXTURE_VARIANT_ADD(kvmclock_scaling, above_2_32_hz) { .div = 1, .add = 4294968 };
 FIXTURE_VARIANT_ADD(kvmclock_scaling, highest) { .limit = &highest_khz };
-/* The last one, as the base locks up. */
+/* The last one, as the stock kernel locks up. */
 FIXTURE_VARIANT_ADD(kvmclock_scaling, lowest) { .limit = &lowest_khz };
 
 FIXTURE_SETUP(kvmclock_scaling)
@@ -132,7 +139,7 @@ static uint64_t clock_at(struct kvmclock_vcpu *kv, uint64_t host_tsc)
 {
 	struct pvclock_vcpu_time_info page = kvmclock_read_page(kv->page);
 
-	return kvmclock_at(&page, kvmclock_guest_tsc(kv, host_tsc));
+	return oracle_at(&page, kvmclock_guest_tsc(kv, host_tsc));
 }
 
 static void assert_stable(struct kvmclock_vcpu *kv, bool stable, const char *when)
@@ -348,7 +355,7 @@ static uint64_t view_tsc(const struct view *v, uint64_t host_tsc)
 
 static uint64_t view_clock(const struct view *v, uint64_t host_tsc)
 {
-	return kvmclock_at(&v->page, view_tsc(v, host_tsc));
+	return oracle_at(&v->page, view_tsc(v, host_tsc));
 }
 
 /* The first host TSC at which the counter before any offset is @scaled. */
@@ -505,6 +512,233 @@ TEST_F(kvmclock_scaling, refused)
 	r = __vm_ioctl(vm, KVM_GET_TSC_KHZ, NULL);
 	TEST_ASSERT(r == (int)host_khz, "the VM has %d kHz now", r);
 	kvm_vm_free(vm);
+}
+
+/*
+ * The rate set on each vCPU, not on the VM: at the host's rate they are created.
+ */
+FIXTURE(kvmclock_vcpu_rates) {
+	struct kvm_vm *vm;
+	struct kvmclock_vcpu vcpu[NR_TURNED];
+	uint64_t khz;
+};
+
+FIXTURE_SETUP(kvmclock_vcpu_rates)
+{
+	self->khz = host_khz / 7 * 5 + 1;
+	self->vm = vm_create(NR_TURNED);
+}
+
+FIXTURE_TEARDOWN(kvmclock_vcpu_rates)
+{
+	kvm_vm_free(self->vm);
+}
+
+static void add_at(FIXTURE_DATA(kvmclock_vcpu_rates) * self, unsigned int i)
+{
+	int r;
+
+	kvmclock_vcpu_add(self->vm, &self->vcpu[i], i);
+	r = set_vcpu_khz(&self->vcpu[i], self->khz);
+	TEST_ASSERT(!r, "vCPU %u, %lu kHz: errno %d", i, self->khz, errno);
+}
+
+static void assert_same_tscs(struct kvmclock_vcpu *kv, unsigned int nr, const char *when)
+{
+	int64_t ahead;
+	unsigned int i;
+
+	for (i = 1; i < nr; i++) {
+		ahead = kvmclock_tsc_offset(&kv[i]) - kvmclock_tsc_offset(&kv[0]);
+		TEST_ASSERT(!ahead, "%s: vCPU %u's TSC is %+ld cycles from vCPU 0's", when, i,
+			    ahead);
+	}
+}
+
+static void assert_all_stable(struct kvm_vm *vm, struct kvmclock_vcpu *kv, unsigned int nr,
+			      const char *when)
+{
+	struct kvm_clock_data data;
+	unsigned int i;
+
+	kvmclock_enable_all(kv, nr);
+	for (i = 0; i < nr; i++)
+		assert_stable(&kv[i], true, when);
+	data = kvmclock_get(vm);
+	TEST_ASSERT(data.flags == KVMCLOCK_GET_FLAGS, "%s: flags 0x%x", when, data.flags);
+}
+
+/* Create one, set its rate, create the next. */
+TEST_F(kvmclock_vcpu_rates, set_as_they_come)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_TURNED; i++) {
+		usleep(TURN_US);
+		add_at(self, i);
+	}
+	assert_same_tscs(self->vcpu, NR_TURNED, "set as they came");
+	assert_all_stable(self->vm, self->vcpu, NR_TURNED, "set as they came");
+	for (i = 0; i < NR_TURNED; i++)
+		assert_rate(&self->vcpu[i], self->khz);
+}
+
+/* If a TSC was written meanwhile, the others follow that one. */
+TEST_F(kvmclock_vcpu_rates, written_as_they_come)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	uint64_t value = 7 * 3600000 * self->khz, since, until;
+	unsigned int i;
+
+	for (i = 0; i < NR_TURNED; i++) {
+		usleep(TURN_US);
+		add_at(self, i);
+		if (i)
+			continue;
+
+		since = rdtsc();
+		vcpu_set_msr(kv[0].vcpu, MSR_IA32_TSC, value);
+		until = rdtsc();
+	}
+	TEST_ASSERT(kvmclock_guest_tsc(&kv[0], since) <= value &&
+		    kvmclock_guest_tsc(&kv[0], until) >= value,
+		    "vCPU 0 was given TSC %lu, and had %lu to %lu then", value,
+		    kvmclock_guest_tsc(&kv[0], since), kvmclock_guest_tsc(&kv[0], until));
+	assert_same_tscs(kv, NR_TURNED, "written as they came");
+	assert_all_stable(self->vm, kv, NR_TURNED, "written as they came");
+}
+
+/*
+ * A guest from a host whose TSC was measured a bit differently; then a vCPU is
+ * added, of which nobody says at which rate: at that of all the others.
+ */
+TEST_F(kvmclock_vcpu_rates, added_beside_others)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	unsigned int i, nr = NR_TURNED - 1;
+	int r;
+
+	self->khz = host_khz + host_khz / 5000;
+	for (i = 0; i < nr; i++)
+		kvmclock_vcpu_add(self->vm, &kv[i], i);
+	for (i = 0; i < nr; i++) {
+		r = set_vcpu_khz(&kv[i], self->khz);
+		TEST_ASSERT(!r, "vCPU %u, %lu kHz: errno %d", i, self->khz, errno);
+	}
+	assert_same_tscs(kv, nr, "before");
+	assert_all_stable(self->vm, kv, nr, "before");
+
+	kvmclock_vcpu_add(self->vm, &kv[nr], nr);
+	r = __vcpu_ioctl(kv[nr].vcpu, KVM_GET_TSC_KHZ, NULL);
+	TEST_ASSERT(r == (int)self->khz, "a vCPU beside those at %lu kHz has %d", self->khz, r);
+	assert_same_tscs(kv, NR_TURNED, "with the new one");
+	assert_all_stable(self->vm, kv, NR_TURNED, "with the new one");
+	assert_rate(&kv[nr], self->khz);
+}
+
+/* The VM of a race: its vCPU 0 enters, others come, and the clock is set. */
+struct rate_race {
+	struct kvm_vm *vm;
+	struct kvmclock_vcpu vcpu[NR_RACERS];
+	uint64_t khz;
+	bool stop;
+	bool done;
+};
+
+static void *add_vcpus(void *arg)
+{
+	struct rate_race *race = arg;
+	unsigned int i;
+	int r;
+
+	for (i = 1; i < NR_RACERS; i++) {
+		kvmclock_vcpu_add(race->vm, &race->vcpu[i], i);
+		sched_yield();
+		r = set_vcpu_khz(&race->vcpu[i], race->khz);
+		TEST_ASSERT(!r, "vCPU %u, %lu kHz: errno %d", i, race->khz, errno);
+		vcpu_set_msr(race->vcpu[i].vcpu, MSR_KVM_SYSTEM_TIME_NEW,
+			     race->vcpu[i].page_gpa | KVM_MSR_ENABLED);
+	}
+	WRITE_ONCE(race->done, true);
+	return NULL;
+}
+
+static void *enter_until_stopped(void *arg)
+{
+	struct rate_race *race = arg;
+
+	while (!READ_ONCE(race->stop)) {
+		kvmclock_enter(&race->vcpu[0]);
+		sched_yield();
+	}
+	return NULL;
+}
+
+static int64_t raw_ns(void)
+{
+	struct timespec ts;
+
+	TEST_ASSERT(!clock_gettime(CLOCK_MONOTONIC_RAW, &ts), "clock_gettime()");
+	return ts.tv_sec * (int64_t)NSEC_PER_SEC + ts.tv_nsec;
+}
+
+/*
+ * The clock that is read is the one that was set plus the time in between: more
+ * than from after the one call to before the other, less than from before to
+ * after.  The time bases' rates differ by 2^-20 at most, and each vCPU that comes
+ * makes the clock leave its line and take another, which costs it a cycle or two.
+ * What is looked for is the uptime of the host, as cycles of the wrong rate.
+ */
+static void assert_set_clock_goes_on(struct rate_race *race, uint64_t clock)
+{
+	int64_t least, most, passed, rounding_ns, raw[4];
+	struct kvm_clock_data data;
+
+	raw[0] = raw_ns();
+	kvmclock_set(race->vm, clock);
+	raw[1] = raw_ns();
+	sched_yield();
+	raw[2] = raw_ns();
+	data = kvmclock_get(race->vm);
+	raw[3] = raw_ns();
+
+	rounding_ns = 2 * NR_RACERS * (1000000 / min(host_khz, race->khz) + 2);
+	least = raw[2] - raw[1];
+	least -= (least >> 20) + rounding_ns;
+	most = raw[3] - raw[0];
+	most += (most >> 20) + rounding_ns;
+	passed = data.clock - clock;
+	TEST_ASSERT(passed >= least && passed <= most,
+		    "set to %lu, the clock went %+ld ns in %ld to %ld ns", clock, passed, least,
+		    most);
+}
+
+TEST_F(kvmclock_vcpu_rates, clock_is_set_meanwhile)
+{
+	struct rate_race race = { .khz = self->khz };
+	pthread_t adder, runner;
+	uint64_t sets = 0;
+	int r;
+
+	race.vm = vm_create(NR_RACERS);
+	kvmclock_vcpu_add(race.vm, &race.vcpu[0], 0);
+	r = set_vcpu_khz(&race.vcpu[0], race.khz);
+	TEST_ASSERT(!r, "%lu kHz: errno %d", race.khz, errno);
+	kvmclock_enable(&race.vcpu[0], MSR_KVM_SYSTEM_TIME_NEW);
+
+	TEST_ASSERT(!pthread_create(&runner, NULL, enter_until_stopped, &race) &&
+		    !pthread_create(&adder, NULL, add_vcpus, &race), "pthread_create() failed");
+	while (!READ_ONCE(race.done))
+		assert_set_clock_goes_on(&race, ++sets * NSEC_PER_SEC);
+	WRITE_ONCE(race.stop, true);
+	pthread_join(adder, NULL);
+	pthread_join(runner, NULL);
+	TEST_ASSERT(sets >= NR_RACERS, "the clock was set %lu times only", sets);
+
+	assert_same_tscs(race.vcpu, NR_RACERS, "after the race");
+	assert_all_stable(race.vm, race.vcpu, NR_RACERS, "after the race");
+	assert_set_clock_goes_on(&race, 1ULL << 40);
+	kvm_vm_free(race.vm);
 }
 
 int main(int argc, char *argv[])

@@ -134,7 +134,7 @@ static void assert_line_unmoved(struct kvmclock_vcpu *kv, const struct pvclock_v
 {
 	struct pvclock_vcpu_time_info now = scaled_line(kv);
 
-	TEST_ASSERT(kvmclock_same_line(&now, old),
+	TEST_ASSERT(oracle_same_line(&now, old),
 		    "vCPU %u: another line by %s: at %lu %lu, was at %lu %lu",
 		    kv->vcpu->id, by, (uint64_t)now.tsc_timestamp, (uint64_t)now.system_time,
 		    (uint64_t)old->tsc_timestamp, (uint64_t)old->system_time);
@@ -163,7 +163,7 @@ static void assert_one_instant(struct kvmclock_vcpu *kv)
 		cycles = tsc - line.tsc_timestamp;
 		TEST_ASSERT(cycles % granule(&line) == 0, "%lu cycles: the clock drops some",
 			    cycles);
-		ns = kvmclock_at(&line, tsc);
+		ns = oracle_at(&line, tsc);
 		TEST_ASSERT(value.kvm_ns == ns, "%llu ns, the line has %lu", value.kvm_ns, ns);
 
 		cycles = line.tsc_shift < 0 ? cycles >> -line.tsc_shift :
@@ -686,6 +686,118 @@ TEST_F_TIMEOUT(kvmclock_restore, restore_many_roughly, 200)
 }
 
 /*
+ * What vCPUs have: the pair that was written, the offset that it was taken for, and
+ * when.  Pairs of a group are so few cycles apart that most can't be told from each
+ * other without the fraction, groups are far apart.
+ */
+#define GROUP_CYCLES	1000000
+#define NR_GROUPS	3
+#define NR_NEAR		3000
+
+struct near {
+	struct bare_vm vm;
+	uint64_t base_tsc, slack;
+	uint64_t offset;	/* of all, at first */
+	struct kvm_vcpu_tsc_value value;
+	uint64_t generation, last_offset;
+	struct {
+		uint64_t pair, offset, generation;
+	} vcpu[NR_MANY];
+};
+
+static void near_create(struct near *near, unsigned int nr_vcpus)
+{
+	struct pvclock_vcpu_time_info line;
+	unsigned int i;
+
+	memset(near, 0, sizeof(*near));
+	bare_vm_create(&near->vm, nr_vcpus, NULL);
+	get_attr(&near->vm, 0, KVM_VCPU_TSC_OFFSET, &near->offset);
+	line = bare_line(&near->vm, 0);
+	line.tsc_timestamp -= near->offset;
+	near->value.kvm_ns = line.system_time + NSEC_PER_SEC;
+	near->base_tsc = tsc_at(&line, near->value.kvm_ns, 0);
+	near->slack = tsc_at(&line, line.system_time + 1, 0) - line.tsc_timestamp +
+		      granule(&line);
+	near->last_offset = near->offset;
+	for (i = 0; i < nr_vcpus; i++) {
+		near->vcpu[i].pair = near->offset;
+		near->vcpu[i].offset = near->offset;
+	}
+}
+
+/* The newest of the others that are near; of equally new ones the last. */
+static uint64_t near_offset(struct near *near, unsigned int i, uint64_t pair)
+{
+	uint64_t newest = 0, offset = pair;
+	unsigned int j;
+
+	for (j = 0; j < near->vm.nr_vcpus; j++) {
+		if (j == i || near->vcpu[j].generation < newest ||
+		    near->vcpu[j].pair - pair + near->slack > 2 * near->slack)
+			continue;
+		newest = near->vcpu[j].generation;
+		offset = near->vcpu[j].offset;
+	}
+	return offset;
+}
+
+static void near_write(struct near *near, unsigned int i, unsigned int group,
+		       unsigned int cycles)
+{
+	uint64_t pair = near->offset + group * GROUP_CYCLES + cycles;
+	uint64_t offset, expected = near_offset(near, i, pair);
+
+	if (expected != near->last_offset) {
+		near->generation++;
+		near->last_offset = expected;
+	}
+	near->vcpu[i].pair = pair;
+	near->vcpu[i].offset = expected;
+	near->vcpu[i].generation = near->generation;
+
+	near->value.tsc_val = near->base_tsc + pair;
+	set_attr(&near->vm, i, KVM_VCPU_TSC_VALUE, &near->value);
+	get_attr(&near->vm, i, KVM_VCPU_TSC_OFFSET, &offset);
+	TEST_ASSERT(offset == expected, "vCPU %u, %u + %u: %+ld cycles from the newest near it", i,
+		    group, cycles, (int64_t)(offset - expected));
+}
+
+/* Each vCPU takes the TSC of the newest one that is near, whatever was before. */
+TEST(near_pairs)
+{
+	/* A tree of vCPUs that does not notice whom it has lost goes wrong by this ... */
+	static const struct {
+		unsigned int vcpu, group, cycles;
+	} lost[] = {
+		{ 13, 0, 0 }, { 15, 1, 2 }, { 0, 0, 2 }, { 18, 0, 0 }, { 12, 0, 0 }, { 10, 1, 0 },
+		{ 3, 1, 1 }, { 16, 0, 0 }, { 2, 1, 2 }, { 7, 0, 1 }, { 17, 0, 1 }, { 19, 0, 1 },
+		{ 8, 0, 0 }, { 10, 0, 2 }, { 4, 0, 0 }, { 0, 0, 0 }, { 7, 1, 2 }, { 16, 0, 1 },
+	};
+	struct near near;
+	unsigned int i;
+
+	near_create(&near, 20);
+	for (i = 0; i < ARRAY_SIZE(lost); i++)
+		near_write(&near, lost[i].vcpu, lost[i].group, lost[i].cycles);
+	bare_vm_free(&near.vm);
+
+	/* ... and by this. */
+	near_create(&near, 27);
+	for (i = 0; i < 27; i++)
+		near_write(&near, i, 0, i & 1);
+	near_write(&near, 10, 1, 0);
+	near_write(&near, 0, 0, 0);
+	bare_vm_free(&near.vm);
+
+	near_create(&near, NR_MANY);
+	for (i = 0; i < NR_NEAR; i++)
+		near_write(&near, random_u64() % NR_MANY, random_u64() % NR_GROUPS,
+			   random_u64() % 3);
+	bare_vm_free(&near.vm);
+}
+
+/*
  * The same VM, whose clock was moved by less than pairs may differ by: their
  * own TSCs from before are near, too, and must not be taken by some only.
  */
@@ -762,7 +874,7 @@ static void assert_same_time(const struct kvm_time *now, const struct kvm_time *
 	const struct kvm_vcpu_tsc_value *value;
 	unsigned int i;
 
-	TEST_ASSERT(kvmclock_same_line(&now->line, &first->line) &&
+	TEST_ASSERT(oracle_same_line(&now->line, &first->line) &&
 		    now->line.flags == first->line.flags,
 		    "generation %u: the clock is another line over the TSC", generation);
 	for (i = 0; i < now->nr_vcpus; i++) {
@@ -772,7 +884,7 @@ static void assert_same_time(const struct kvm_time *now, const struct kvm_time *
 			    "generation %u: the TSC of vCPU %u moved by %+ld cycles", generation, i,
 			    (int64_t)(now->vcpu[i].offset - now->vcpu[0].offset -
 				      first->vcpu[i].offset + first->vcpu[0].offset));
-		TEST_ASSERT(kvmclock_at(&first->line, value->tsc_val - now->vcpu[i].offset +
+		TEST_ASSERT(oracle_at(&first->line, value->tsc_val - now->vcpu[i].offset +
 					now->vcpu[0].offset) == value->kvm_ns,
 			    "generation %u: vCPU %u is off the line", generation, i);
 	}
@@ -871,7 +983,7 @@ TEST(other_slope_long_away)
 		assert_same_time(&now, &saved, 1);
 		error = (now.clock.clock - now.clock.realtime) -
 			(saved.clock.clock - saved.clock.realtime);
-		passed = kvmclock_scale(&now.line, rdtsc() - since);
+		passed = oracle_scale(&now.line, rdtsc() - since);
 		TEST_ASSERT(llabs(error) <= 4 + (int64_t)passed / 1000,
 			    "the clock is %+ld ns from what it was set to, %lu ns ago", error,
 			    passed);
@@ -931,7 +1043,7 @@ TEST_F_TIMEOUT(kvmclock_tsc_value, race_with_running_vcpus, 120)
 		assert_offset(&runner[i % NR_RUNNERS].kv, offset, "a race over nothing");
 	}
 	page = kvmclock_get_line(&runner[1].kv);
-	TEST_ASSERT(kvmclock_same_line(&page, &line) && is_stable(&page),
+	TEST_ASSERT(oracle_same_line(&page, &line) && is_stable(&page),
 		    "another line by the race");
 
 	for (i = 0; i < NR_RACES; i++) {
@@ -940,7 +1052,7 @@ TEST_F_TIMEOUT(kvmclock_tsc_value, race_with_running_vcpus, 120)
 		kvmclock_set_value(&runner[1].kv, &ahead);
 		assert_offset(&runner[1].kv, offset + ahead.tsc_val - value.tsc_val, "a pair");
 		page = kvmclock_get_line(&runner[0].kv);
-		TEST_ASSERT(kvmclock_same_line(&page, &line), "another line by another's TSC");
+		TEST_ASSERT(oracle_same_line(&page, &line), "another line by another's TSC");
 		TEST_ASSERT(is_stable(&page) == (ahead.tsc_val == value.tsc_val),
 			    "flags 0x%x, %llu cycles apart", page.flags,
 			    ahead.tsc_val - value.tsc_val);
@@ -982,9 +1094,9 @@ TEST_F(kvmclock_tsc_value, faster_than_the_host)
 
 		/* Rounded down twice, and the rate of cycles to 2^-31. */
 		from = value.tsc_val - since - 4 +
-		       kvmclock_cycles_in(kvmclock_at(&self->first, since) - value.kvm_ns, khz);
+		       kvmclock_cycles_in(oracle_at(&self->first, since) - value.kvm_ns, khz);
 		to = value.tsc_val - until + 4 +
-		     kvmclock_cycles_in(kvmclock_at(&self->first, until) - value.kvm_ns, khz);
+		     kvmclock_cycles_in(oracle_at(&self->first, until) - value.kvm_ns, khz);
 		TEST_ASSERT(offset - from <= to - from, "offset %lu, not from %lu to %lu", offset,
 			    from, to);
 		r = __kvmclock_set_line(kv, &self->first);
@@ -1154,7 +1266,7 @@ static void report_way(const char *name, void (*restore)(struct bare_vm *, const
 		TEST_ASSERT(!r, "save: %s", strerror(-r));
 
 		value = &now.vcpu[0].value;
-		phase = larger(phase, value->kvm_ns - kvmclock_at(&old.time.line, value->tsc_val));
+		phase = larger(phase, value->kvm_ns - oracle_at(&old.time.line, value->tsc_val));
 		clock = larger(clock, (now.clock.clock - now.clock.realtime) -
 				      (old.time.clock.clock - old.time.clock.realtime));
 		equal = larger(equal, now.vcpu[1].offset - now.vcpu[0].offset);
@@ -1189,14 +1301,8 @@ static int print_report(void)
 
 int main(int argc, char *argv[])
 {
-	struct guard guard;
-	int r;
-
 	kvmclock_require_host();
 	if (argc == 2 && !strcmp(argv[1], "--report"))
 		return print_report();
-	guard = start_guard();
-	r = test_harness_run(argc, argv);
-	end_guard(&guard);
-	return r;
+	return run_guarded(argc, argv);
 }

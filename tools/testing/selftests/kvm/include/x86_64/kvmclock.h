@@ -186,7 +186,7 @@ static inline void kvmclock_enable(struct kvmclock_vcpu *kv, uint32_t msr)
 	kv->msr = msr;
 }
 
-/* On the base the first write of vCPU 0 is an update too: not with this MSR. */
+/* In the stock kernel the first write of vCPU 0 is an update too: not with this MSR. */
 static inline void kvmclock_enable_all(struct kvmclock_vcpu *kv, unsigned int nr)
 {
 	unsigned int i;
@@ -197,7 +197,7 @@ static inline void kvmclock_enable_all(struct kvmclock_vcpu *kv, unsigned int nr
 }
 
 /*
- * With a changed MSR number on vCPU 0 the base re-derives its master clock.
+ * With a changed MSR number on vCPU 0 the stock kernel re-derives its master clock.
  * It is the one such path that has no reason of its own to move the clock.
  */
 static inline void kvmclock_force_update(struct kvmclock_vcpu *kv)
@@ -332,8 +332,8 @@ static inline void kvmclock_runners_stop(struct kvmclock_runner *runner, unsigne
 		pthread_join(runner[i].thread, NULL);
 }
 
-static inline bool kvmclock_same_line(const struct pvclock_vcpu_time_info *a,
-				      const struct pvclock_vcpu_time_info *b)
+static inline bool oracle_same_line(const struct pvclock_vcpu_time_info *a,
+				    const struct pvclock_vcpu_time_info *b)
 {
 	return a->tsc_timestamp == b->tsc_timestamp && a->system_time == b->system_time &&
 	       a->tsc_to_system_mul == b->tsc_to_system_mul && a->tsc_shift == b->tsc_shift;
@@ -355,7 +355,7 @@ static inline uint64_t kvmclock_random(uint64_t *state)
 }
 
 /* ns = floor(floor(cycles * 2^shift) * mul / 2^32), as a 64-bit guest has it */
-static inline uint64_t kvmclock_scale(const struct pvclock_vcpu_time_info *page, uint64_t cycles)
+static inline uint64_t oracle_scale(const struct pvclock_vcpu_time_info *page, uint64_t cycles)
 {
 	unsigned __int128 product;
 
@@ -368,9 +368,9 @@ static inline uint64_t kvmclock_scale(const struct pvclock_vcpu_time_info *page,
 	return product >> 32;
 }
 
-static inline uint64_t kvmclock_at(const struct pvclock_vcpu_time_info *page, uint64_t guest_tsc)
+static inline uint64_t oracle_at(const struct pvclock_vcpu_time_info *page, uint64_t guest_tsc)
 {
-	return page->system_time + kvmclock_scale(page, guest_tsc - page->tsc_timestamp);
+	return page->system_time + oracle_scale(page, guest_tsc - page->tsc_timestamp);
 }
 
 /*
@@ -393,13 +393,13 @@ static inline int64_t kvmclock_movement(const struct pvclock_vcpu_time_info *old
 		    (uint64_t)old->tsc_timestamp, (uint64_t)new->tsc_timestamp);
 
 	do {
-		diff = kvmclock_at(new, from + step) - kvmclock_at(old, from + step);
+		diff = oracle_at(new, from + step) - oracle_at(old, from + step);
 		if (llabs(diff) > llabs(largest))
 			largest = diff;
 		step = 2 * step + 1;
 	} while (step < left);
 
-	diff = kvmclock_at(new, from + left) - kvmclock_at(old, from + left);
+	diff = oracle_at(new, from + left) - oracle_at(old, from + left);
 	return llabs(diff) > llabs(largest) ? diff : largest;
 }
 
@@ -473,7 +473,7 @@ static inline void kvmclock_set_value(struct kvmclock_vcpu *kv,
  *
  *	guest_tsc = ((host_tsc * ratio) >> frac_bits) + offset
  *
- * The ratio of hardware scaling is in debugfs, on the base as on ours, and only
+ * The ratio of hardware scaling is in debugfs, in the stock kernel as in ours, and only
  * where there is any.
  */
 struct kvmclock_tsc {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What the kvmclock tests do to the host itself, as root: other clocksources,
- * CPUs that go.  All of it is given back whatever ends the test.
+ * CPUs that go, a parameter of KVM.  All of it is given back whatever ends the test.
  */
 #ifndef SELFTEST_KVM_KVMCLOCK_HOST_H
 #define SELFTEST_KVM_KVMCLOCK_HOST_H
@@ -13,12 +13,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kvm_test_harness.h"
 #include "test_util.h"
 
 #define CLOCKSOURCES	"/sys/devices/system/clocksource/clocksource0/"
 #define CLOCKSOURCE	CLOCKSOURCES "current_clocksource"
 #define CPU1_ONLINE	"/sys/devices/system/cpu/cpu1/online"
 #define WAKEALARM	"/sys/class/rtc/rtc0/wakealarm"
+#define TSC_TOLERANCE	"/sys/module/kvm/parameters/tsc_tolerance_ppm"
+#define LOSE_TSC_CYCLES	"/sys/module/kvm/parameters/lose_tsc_cycles"
 
 static inline int write_file(const char *path, const char *word)
 {
@@ -61,13 +64,17 @@ static inline const char *other_clocksource(void)
 	return "acpi_pm";
 }
 
-static char clocksource[32];	/* of the machine as it was found */
+/* Of the machine as it was found. */
+static char clocksource[32];
+static char tsc_tolerance_ppm[16];
 
 static inline void give_back(void)
 {
 	write_file(WAKEALARM, "0");
 	write_file(CPU1_ONLINE, "1");
 	write_file(CLOCKSOURCE, clocksource);
+	write_file(TSC_TOLERANCE, tsc_tolerance_ppm);
+	write_file(LOSE_TSC_CYCLES, "0");
 }
 
 struct guard {
@@ -87,6 +94,7 @@ static inline struct guard start_guard(void)
 
 	TEST_ASSERT(!geteuid(), "only root can do this to a host");
 	read_word(CLOCKSOURCE, clocksource, sizeof(clocksource));
+	read_word(TSC_TOLERANCE, tsc_tolerance_ppm, sizeof(tsc_tolerance_ppm));
 
 	TEST_ASSERT(!pipe(fds), "pipe() failed");
 	fflush(NULL);
@@ -108,10 +116,15 @@ static inline struct guard start_guard(void)
 	_exit(0);
 }
 
-static inline void end_guard(const struct guard *guard)
+/* All cases of a test, with a guard beside them. */
+static inline int run_guarded(int argc, char *argv[])
 {
-	close(guard->hold);
-	waitpid(guard->pid, NULL, 0);
+	struct guard guard = start_guard();
+	int r = test_harness_run(argc, argv);
+
+	close(guard.hold);
+	waitpid(guard.pid, NULL, 0);
+	return r;
 }
 
 #endif /* SELFTEST_KVM_KVMCLOCK_HOST_H */
