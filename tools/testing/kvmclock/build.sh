@@ -58,7 +58,7 @@ selected()
 		{ kinds = split($2, kind, "/"); $2 = kind[machine == "intel" ? kinds : 1] }
 		n { if ($1 in want) print; next }
 		$2 == "built" { if (built == "built-patched") print; next }
-		$2 ~ /^(required|optional)$/ || $2 == config' "$lab/plan"
+		$2 ~ /^(required|optional)$/ || $2 == config' "$lab/machine/plan"
 }
 
 # The selftests that the selected tests start, as paths below kvm/.
@@ -67,31 +67,7 @@ selftests()
 	selected | sed -n 's,^[^ ]* *[^ ]* *[^ ]* *kvm/\([^ ]*\).*,\1,p' | sort -u
 }
 
-# Our selftests on an unpatched kernel: the tree is the base, plus these files.
-stock_tree()
-{
-	identity=$(ls -dlL --time-style=+%s "$KERNEL_SRC")
-	if [ "$(cat "$tree/.kvmclock-base" 2>/dev/null)" != "$identity" ]; then
-		need_space 2000 "a kernel tree"
-		say "tree: unpacking $KERNEL_SRC"
-		rm -rf "$tree" "$tree.part"
-		mkdir "$tree.part"
-		if [ -d "$KERNEL_SRC" ]; then
-			cp -a "$KERNEL_SRC/." "$tree.part/"
-		else
-			tar -C "$tree.part" --strip-components=1 -xf "$KERNEL_SRC"
-		fi || die $EXIT_BUILD "$KERNEL_SRC could not be unpacked"
-		version=$(sed -n 's/^\(VERSION\|PATCHLEVEL\) = //p' "$tree.part/Makefile" | paste -sd.)
-		[ "$version" = 6.12 ] ||
-			die $EXIT_BASE "$KERNEL_SRC is Linux $version; the tests are for 6.12"
-		echo "$identity" >"$tree.part/.kvmclock-base"
-		mv "$tree.part" "$tree"
-	fi
-	rsync -a "$top/tools/testing/selftests/kvm/" \
-		"$tree/tools/testing/selftests/kvm/"
-	rsync -a "$top/samples/kvm/" "$tree/samples/kvm/"
-}
-
+# BASE=stock: the tree is the base, and our selftests.
 integrated=
 build_tree()
 {
@@ -99,18 +75,17 @@ build_tree()
 	integrated=yes
 	[ -e "$KERNEL_SRC" ] ||
 		die $EXIT_USAGE "KERNEL_SRC=$KERNEL_SRC: no such file or folder"
-	if [ "$BASE" = stock ]; then
-		stock_tree
-		return
-	fi
-	[ -d "$tree" ] || need_space 2000 "a kernel tree"
+	pristine=
+	[ "$BASE" = patched ] || pristine=--pristine
 	status=0
-	"$top/integration/apply.sh" "$KERNEL_SRC" "$tree" || status=$?
+	"$top/integration/apply.sh" $pristine "$KERNEL_SRC" "$tree" || status=$?
 	case $status in
 	0) ;;
 	[234]) exit $status ;; # its codes are ours
 	*) die $EXIT_BUILD "the integration into $KERNEL_SRC failed, see above" ;;
 	esac
+	[ "$BASE" = patched ] || (cd "$top" &&
+		rsync -aR tools/testing/selftests/kvm samples/kvm "$tree/")
 }
 
 lab_config()
@@ -124,25 +99,7 @@ lab_config()
 	cat "$@" | cmp -s - "$kernel/.fragments" && return
 
 	rm -f "$kernel/.fragments"
-	kmake O="$kernel" tinyconfig || return
-	(cd "$tree" && scripts/kconfig/merge_config.sh -m -O "$kernel" "$kernel/.config" "$@") || return
-	kmake O="$kernel" olddefconfig || return
-	lost=$(cat "$@" | awk -F= -v config="$kernel/.config" '
-		BEGIN {
-			while ((getline line < config) > 0)
-				if (split(line, part, "=") == 2)
-					has[part[1]] = part[2]
-		}
-		/^CONFIG_/ { want[$1] = $2 }
-		END {
-			for (name in want)
-				if ((want[name] == "n" ? "" : want[name]) != has[name])
-					printf "%s=%s ", name, want[name]
-		}')
-	[ -z "$lost" ] || {
-		echo "error: the kernel's configuration did not take: $lost"
-		return 1
-	}
+	configure "$tree" "$kernel" "$@" || return
 	cat "$@" >"$kernel/.fragments"
 }
 
@@ -287,12 +244,13 @@ build_selftests()
 		TEST_GEN_PROGS_EXTENDED_x86_64= TEST_PROGS_x86_64=
 }
 
-# program NAME: a static program of the laboratory
+# program ROOM/NAME: a static program of the laboratory, for that room
 program()
 {
-	if [ -z "$(find "$tests/$1" -newer "$lab/$1.c" 2>/dev/null)" ]; then
-		logged "$1" gcc -O2 -Wall -Wextra -Werror -static -pthread \
-			-o "$tests/$1" "$lab/$1.c"
+	name=${1%/*}-${1#*/}
+	if [ -z "$(find "$tests/$name" -newer "$lab/$1.c" 2>/dev/null)" ]; then
+		logged "$name" gcc -O2 -Wall -Wextra -Werror -static -pthread \
+			-o "$tests/$name" "$lab/$1.c"
 	fi
 }
 
@@ -312,169 +270,16 @@ build_tests()
 	build_tree
 	mkdir -p "$tests"
 	[ -z "$(selftests)" ] || build_selftests
-	program init
-	[ "$HOST" = built ] || program load
+	program machine/init
+	[ "$HOST" = built ] || program machine/load
 	if selected | grep -q /bin/kvm-time; then
 		build_headers
 		sample
 	fi
-	selected | grep -q /bin/linux- && program guest
+	selected | grep -q /bin/linux- && program guest/init
 	if [ ! -e "$tests/gen_init_cpio" ]; then
 		logged gen_init_cpio gcc -O2 -o "$tests/gen_init_cpio" "$tree/usr/gen_init_cpio.c"
 	fi
-}
-
-# What the emulated machine boots: the kernel in $image, its $release, and where
-# its modules come from.
-build_host_kernel()
-{
-	if [ "$HOST" = built ]; then
-		build_kernel
-		image=$kernel/arch/x86/boot/bzImage
-		release=$(cat "$kernel/include/config/kernel.release")
-		return
-	fi
-	build_tree
-	version=$(tree_version)
-	"$lab/distro.sh" image "$version" || exit
-	distro=$O/distro/image-$version
-	image=$(echo "$distro"/boot/vmlinuz-*)
-	release=${image##*/vmlinuz-}
-	[ "$BASE" = stock ] || build_modules
-	logged depmod stage_modules
-	logged modules-host pick_modules host virtio_pci virtio_console kvm_amd
-	logged modules-guest pick_modules guest msr
-}
-
-# The distribution's modules, ours before them, and the index over both.
-stage_modules()
-{
-	stage=$O/distro/stage$suffix
-	folder=$stage/lib/modules/$release
-	rm -rf "$stage"
-	mkdir -p "$folder/updates"
-	ln -s "$distro/lib/modules/$release"/* "$folder/"
-	[ "$BASE" = stock ] || cp "$modules"/*.ko "$folder/updates/"
-	PATH=$PATH:/usr/sbin:/sbin depmod -b "$stage" "$release"
-}
-
-# pick_modules FOLDER MODULE...: into $stage/FOLDER, those and what they need,
-# and a list of them in the order to load.
-pick_modules()
-{
-	to=$stage/$1
-	shift
-	mkdir "$to"
-	for module; do
-		PATH=$PATH:/usr/sbin:/sbin modprobe -C /dev/null -d "$stage" -S "$release" \
-			--show-depends "$module" || return
-	done >"$to/needed"
-	awk '$1 == "insmod" && !seen[$2]++ { print $2 }' "$to/needed" >"$to/paths"
-	while read -r path; do
-		name=${path##*/}
-		case $name in
-		*.xz) xz -dc "$path" >"$to/${name%.xz}" || return ;;
-		*) cp "$path" "$to/" || return ;;
-		esac
-		echo "/lib/${name%.xz}"
-	done <"$to/paths" >"$to/modules"
-}
-
-# init_files PROGRAM FOLDER: the first program of an archive, and the modules
-# without which it could not do its work.
-init_files()
-{
-	if [ "$HOST" = built ]; then
-		echo "/init $tests/$1 0755"
-		return
-	fi
-	echo "/init $tests/load 0755"
-	echo "/init.next $tests/$1 0755"
-	echo "/modules $stage/$2/modules 0644"
-	while read -r path; do
-		echo "$path $stage/$2/${path##*/} 0644"
-	done <"$stage/$2/modules"
-}
-
-# archive FILE: an initramfs from lines "path", a folder; "path target", a link;
-# "path source mode", a file. No root needed.
-archive()
-{
-	awk '
-		NF == 1 { dir[$1]; next }
-		NF == 2 { slink[$1] = $2; next }
-		{
-			file[$1] = $2; mode[$1] = $3
-			path = $1
-			while (sub("/[^/]+$", "", path) && path)
-				dir[path]
-		}
-		END {
-			n = 0
-			for (path in dir) {
-				depth = gsub("/", "/", path)
-				level[depth] = level[depth] "dir " path " 0755 0 0\n"
-				n = depth > n ? depth : n
-			}
-			print "dir /dev 0755 0 0\nnod /dev/console 0600 0 0 c 5 1"
-			for (i = 1; i <= n; i++)
-				printf "%s", level[i]
-			for (path in file)
-				print "file", path, file[path], mode[path], "0 0"
-			for (path in slink)
-				print "slink", path, slink[path], "0777 0 0"
-		}' >"$1.list"
-	# The same files give the same archive: to read another date takes another time.
-	"$tests/gen_init_cpio" -t 0 "$1.list" >"$1.part"
-	mv "$1.part" "$1"
-}
-
-# A program of this machine, with the libraries that it may need.
-local_program()
-{
-	program=$(command -v "$1")
-	echo "/bin/$1 $program 0755"
-	ldd "$program" 2>/dev/null | sed -n 's,^[^/]*\(/[^ ]*\) (.*,\1 \1 0755,p'
-}
-
-host_files()
-{
-	init_files init host
-	echo "/plan $O/plan 0644"
-	echo /tests
-	local_program busybox
-	busybox --list | grep -v '^busybox$' | sed 's,.*,/bin/& busybox,'
-	for name in $(selftests); do
-		echo "/tests/kvm/$name $tests/kvm/$name 0755"
-	done
-	if selected | grep -q /bin/kvm-time; then
-		echo "/bin/kvm-time $tests/kvm-time 0755"
-	fi
-	selected | grep -q /bin/linux- || return 0
-	echo "/bin/linux-guest $lab/linux-guest.sh 0755"
-	echo "/bin/linux-migration $lab/linux-migration.sh 0755"
-	echo "/boot/bzImage $image 0644"
-	echo "/boot/guest.cpio $O/guest.cpio 0644"
-	local_program qemu-system-x86_64
-	for file in seabios/bios-256k.bin qemu/linuxboot_dma.bin qemu/kvmvapic.bin; do
-		echo "/usr/share/$file /usr/share/$file 0644"
-	done
-}
-
-build_host()
-{
-	build_host_kernel
-	build_tests
-	selected | sed "${CASE:+/kvmclock_/s/\$/ -t $CASE/}" >"$O/plan"
-	touch -d @0 "$O/plan"
-	if selected | grep -q /bin/linux-; then
-		init_files guest guest | archive "$O/guest.cpio"
-	fi
-	host_files | archive "$O/initramfs.cpio"
-	cat >"$O/host" <<-END
-		image=$image
-		release=$release
-	END
 }
 
 check_settings
@@ -494,8 +299,8 @@ kernel=$O/kernel$suffix
 instrument=
 if [ "$CONFIG" = kcsan ]; then
 	instrument=KCSAN_SANITIZE=n
-	for name in core host tsc; do
-		instrument="$instrument KCSAN_SANITIZE_kvmclock_$name.o=y"
+	for file in "$top"/arch/x86/kvm/kvmclock_*.c; do
+		instrument="$instrument KCSAN_SANITIZE_$(basename "$file" .c).o=y"
 	done
 fi
 
@@ -511,6 +316,10 @@ tree) build_tree ;;
 kernel) build_kernel; show_kernel ;;
 modules) build_modules; show_modules ;;
 tests) build_tests ;;
-host) build_host ;;
+host)
+	# shellcheck source=image.sh
+	. "$lab/image.sh"
+	build_host
+	;;
 *) die $EXIT_USAGE "usage: build.sh tree|kernel|modules|tests|host" ;;
 esac

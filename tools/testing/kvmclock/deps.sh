@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# deps.sh [modules|check-build|check-docs|update]: installs the tools that are
+# deps.sh [modules|check-build|check-docs|scale|update]: installs the tools that are
 # missing, by the distribution's package manager; with modules, also those for
-# modules of a distribution's kernel, with check-build or check-docs, those that
-# only it has a use for; with update, only asks what packages there are.
+# modules of a distribution's kernel, with check-build, check-docs or scale, those
+# that only it has a use for; with update, only asks what packages there are.
 # Looks for files, not for packages: a tool from elsewhere is as good.
 set -u
 # shellcheck source=settings.sh
@@ -52,6 +52,7 @@ case ${1-} in
 modules) needs="$needs dwarves pahole dpkg dpkg" ;;
 check-build) needs="$needs sparse sparse python3-ply /usr/share/doc/python3-ply python3-git /usr/share/doc/python3-git" ;;
 check-docs) needs="$needs python3-sphinx sphinx-build" ;;
+scale) needs="$needs gnuplot-nox gnuplot" ;;
 update) needs= ;;
 esac
 

@@ -9,8 +9,7 @@ set -eu
 # shellcheck source=settings.sh
 . "$(dirname "$0")/settings.sh"
 
-# A stand-in for the machine's root folder, set by check-load.sh.
-machine=${KVMCLOCK_MACHINE-}
+machine=$KVMCLOCK_MACHINE
 sys=$machine/sys
 PATH=$PATH:/usr/sbin:/sbin
 kernel=$(uname -r)

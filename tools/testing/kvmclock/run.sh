@@ -123,6 +123,10 @@ judge()
 		verdict $EXIT_SHORT "the machine ended ($status) before the plan's end: $(
 			sed -n 's/^Bail out! //p' "$ktap" "$results/console.log" | head -n 1)"
 	fi
+	if [ -n "$DRIFT" ] && grep -q "tsc: Refined TSC" "$results/console.log"; then
+		verdict $EXIT_FAILED "DRIFT=$DRIFT, but the kernel has measured its TSC again: $(
+			sed -n "s/.*\(tsc: Refined TSC.*\)/\1/p" "$results/console.log" | head -n 1)"
+	fi
 	if [ "$failed" -gt 0 ]; then
 		repeat=$failures
 		verdict $EXIT_FAILED "$failures"
@@ -176,8 +180,8 @@ release=''
 patience=1
 [ "$CONFIG" = base ] || patience=8
 append="no_console_suspend panic=-1 oops=panic sysctl.kernel.softlockup_all_cpu_backtrace=1 tsc=reliable patience=$patience"
-[ -n "$TIMEOUT" ] || TIMEOUT=$([ "$MACHINE" = amd ] && echo 900 || echo 2400)
-export MACHINE O SMP V image append results
+[ -n "$TIMEOUT" ] || TIMEOUT=$([ "$MACHINE-$CONFIG" = amd-base ] && echo 900 || echo 2400)
+export MACHINE O SMP DRIFT V image append results
 
 if [ "$mode" = shell ]; then
 	say "The selftests are below /tests/kvm; linux-guest boots a guest. To leave: exit, or Ctrl-A X."

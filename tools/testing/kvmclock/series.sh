@@ -71,13 +71,13 @@ make_stage()
 	rm -rf "$stage"
 	mkdir -p "$stage/integration"
 	cd "$top/integration"
-	cp -p apply.sh leftovers.awk base "$stage/integration/"
-	for name in gone there removed 60-leftovers; do
+	cp -p apply.sh edit.awk base "$stage/integration/"
+	for name in gone there removed; do
 		: >"$stage/integration/$name"
 	done
 	for name in $(until_patch "$1"); do
 		for file in $(brought "$name" step | tr '\n' ' '); do
-			cp -p "$file" "$stage/integration/" || die $EXIT_USAGE "series/order: $name: integration/$file is not there"
+			cp -p --parents "$file" "$stage/integration/" || die $EXIT_USAGE "series/order: $name: integration/$file is not there"
 		done
 		bring "$name" "$stage"
 	done
@@ -88,7 +88,7 @@ make_stage()
 drop()
 {
 	[ -f "$git/$2" ] || return 0
-	if awk -f "$lab/drop.awk" -v op="$1" -v words="$3" "$git/$2" >"$work/dropped"; then
+	if awk -f "$top/integration/edit.awk" -v op="drop-$1" -v words="$3" "$git/$2" >"$work/dropped"; then
 		cat "$work/dropped" >"$git/$2"
 	elif [ -n "$next" ]; then
 		die $EXIT_USAGE "series/order: '$1 $2 $3': there is no such thing in the file"

@@ -6,22 +6,23 @@
 
 # What the caller set, for the command that repeats a run.
 given=
-for name in KERNEL_SRC BASE MACHINE HOST CONFIG MUTANT CASE O SMP TIMEOUT; do
+for name in KERNEL_SRC BASE MACHINE HOST CONFIG MUTANT CASE O SMP DRIFT TIMEOUT; do
 	eval "given=\"\$given\${$name:+ $name=\$$name}\""
 done
 
 : "${KERNEL_SRC:=/usr/src/linux-source-6.12.tar.xz}" ## base kernel: a tarball or an unpacked 6.12.y tree
-: "${BASE:=patched}"    ## patched: with our clock; stock: the same tests on the base as it is
+: "${BASE:=patched}"    ## patched: with our clock; stock: the same tests on the stock kernel
 : "${MACHINE:=amd}"    ## emulated machine: amd (QEMU), intel (Bochs: VMX with TSC scaling), or all, one after the other
 : "${HOST:=built}"      ## kernel of the emulated machine: built, or distro (the distribution's own, with our modules)
-: "${CONFIG:=base}"     ## laboratory kernel: base, debug (sanitizers and lock checks), or kcsan (data races of the clock)
+: "${CONFIG:=base}"     ## laboratory kernel: base, debug (sanitizers and lock checks), kcsan (data races of the clock), or irqsoff (how long interrupts are off)
 : "${KCONFIG:=}"        ## make kernel: your own configuration file instead of the laboratory's
 : "${KHEADERS:=}"       ## make modules: build folder of the kernel to build for, instead of the distribution's cloud kernel
-: "${MUTANT:=}"         ## make check HOST=distro, check-arith: on this breakage of tools/testing/kvmclock/mutants; make mutants: only this one
+: "${MUTANT:=}"         ## make check HOST=distro, check-arith: on this breakage of tools/testing/kvmclock/checks/mutants; make mutants: only this one
 : "${O:=build}"         ## folder for everything that is built
-: "${TESTS:=}"          ## run only these tests of tools/testing/kvmclock/plan
+: "${TESTS:=}"          ## run only these tests of tools/testing/kvmclock/machine/plan
 : "${CASE:=}"           ## run only this case of our tests, without what is before its dot
 : "${SMP:=2}"           ## processors for guests of the emulated machine, 1 to 63 (intel: 8)
+: "${DRIFT:=}"          ## amd: ppm by which the host believes its TSC faster than it is, 11000 to 100000 or negative
 : "${TIMEOUT:=}"        ## seconds until a machine that has not finished is ended; empty: as many as it should need
 : "${SOB:=}"            ## make series: who posts it, as in SOB='Jo Doe <jo@example.org>'
 : "${PREFIX:=PATCH}"    ## make series: what the subjects begin with, as in PREFIX="PATCH v2"
@@ -40,6 +41,7 @@ EXIT_SHORT=8            # the machine ended before the plan's end
 EXIT_SKIPPED=9          # a required test was skipped
 
 lab=$(cd "$(dirname "$0")" && pwd)
+lab=${lab%/checks}
 top=${lab%/tools/testing/kvmclock}
 
 # die CODE MESSAGE...
@@ -79,14 +81,30 @@ one_of()
 	die $EXIT_USAGE "$name=$value: give one of: $*"
 }
 
+# What is less than 1 % off the kernel measures again, and corrects.
+check_drift()
+{
+	[ -n "$DRIFT" ] || return 0
+	size=${DRIFT#-}
+	case $size in
+	*[!0-9]* | '' | 0* | ???????*) size=0 ;;
+	esac
+	if [ "$size" -lt 11000 ] || [ "$size" -gt 100000 ]; then
+		die $EXIT_USAGE "DRIFT=$DRIFT: give ppm, from 11000 to 100000 or from -100000 to -11000: what is less than 1 % the kernel corrects"
+	fi
+	[ "$MACHINE" = amd ] ||
+		die $EXIT_USAGE "DRIFT=$DRIFT: MACHINE=$MACHINE counts all its time in cycles of the TSC; only amd has a clock beside it"
+}
+
 check_settings()
 {
 	one_of BASE patched stock
 	one_of MACHINE amd intel all
 	one_of HOST built distro
-	one_of CONFIG base debug kcsan
+	one_of CONFIG base debug kcsan irqsoff
 	one_of V 0 1
 	number SMP 1 63
+	check_drift
 	[ -z "$TIMEOUT" ] || number TIMEOUT 1 86400
 	number JOBS 1 1024
 	[ "$MACHINE" = amd ] || [ "$HOST" = built ] ||
@@ -96,8 +114,8 @@ check_settings()
 		die $EXIT_USAGE "CONFIG=$CONFIG: HOST=$HOST has a configuration of its own; give one of the two"
 	[ "$HOST" = built ] || [ -z "$KHEADERS" ] ||
 		die $EXIT_USAGE "KHEADERS=$KHEADERS: HOST=$HOST has headers of its own; KHEADERS= is for make modules"
-	[ -z "$MUTANT" ] || [ -r "$lab/mutants/$MUTANT.patch" ] ||
-		die $EXIT_USAGE "MUTANT=$MUTANT: no such patch; see tools/testing/kvmclock/mutants"
+	[ -z "$MUTANT" ] || [ -r "$lab/checks/mutants/$MUTANT.patch" ] ||
+		die $EXIT_USAGE "MUTANT=$MUTANT: no such patch; see tools/testing/kvmclock/checks/mutants"
 	case $CASE in
 	*[!a-z0-9_]*) die $EXIT_USAGE "CASE=$CASE: give the name of a case, as in kvmclock_line.set_clock what follows the dot" ;;
 	esac
@@ -105,8 +123,8 @@ check_settings()
 		die $EXIT_USAGE "KCONFIG=$KCONFIG: no such file that can be read"
 	for test in $TESTS; do
 		awk -v t="$test" '$1 == t { found = 1 } END { exit !found }' \
-			"$lab/plan" ||
-			die $EXIT_USAGE "TESTS: no test is named $test; see tools/testing/kvmclock/plan"
+			"$lab/machine/plan" ||
+			die $EXIT_USAGE "TESTS: no test is named $test; see tools/testing/kvmclock/machine/plan"
 	done
 }
 
@@ -122,7 +140,7 @@ open_output()
 		die $EXIT_USAGE "O=$O: this folder cannot be written; choose another"
 	fi
 	O=$(cd "$O" && pwd)
-	[ "${KVMCLOCK_HOLDS-}" != "$O" ] || return 0
+	[ "$KVMCLOCK_HOLDS" != "$O" ] || return 0
 	# What is in it may be removed, by make clean at the latest.
 	[ -e "$O/.lock" ] || [ -z "$(ls -A "$O")" ] ||
 		die $EXIT_USAGE "O=$O: this folder holds files of others; choose a new one"
@@ -145,12 +163,42 @@ need_space()
 # mutate FOLDER: breaks the code there as MUTANT= says
 mutate()
 {
-	patch -d "$1" -p1 -F0 -s --no-backup-if-mismatch -r - <"$lab/mutants/$MUTANT.patch" >&2 ||
-		die $EXIT_BUILD "mutants/$MUTANT.patch does not fit the code any more; write it anew"
+	patch -d "$1" -p1 -F0 -s --no-backup-if-mismatch -r - <"$lab/checks/mutants/$MUTANT.patch" >&2 ||
+		die $EXIT_BUILD "checks/mutants/$MUTANT.patch does not fit the code any more; write it anew"
 }
 
-# A tree of series-check.sh, to be built as it is.
-: "${KVMCLOCK_TREE:=}"
+# configure TREE FOLDER FRAGMENT...: configures TREE in FOLDER by these fragments over
+# tinyconfig, the later ones first; an option that did not take is an error.
+configure()
+{
+	from=$1
+	to=$2
+	shift 2
+	make -C "$from" O="$to" tinyconfig &&
+		(cd "$from" && scripts/kconfig/merge_config.sh -m -O "$to" "$to/.config" "$@") &&
+		make -C "$from" O="$to" olddefconfig || return
+	lost=$(cat "$@" | awk -F= -v config="$to/.config" '
+		BEGIN {
+			while ((getline line < config) > 0)
+				if (split(line, part, "=") == 2)
+					has[part[1]] = part[2]
+		}
+		/^CONFIG_/ { want[$1] = $2 }
+		END {
+			for (name in want)
+				if ((want[name] == "n" ? "" : want[name]) != has[name])
+					printf "%s=%s ", name, want[name]
+		}')
+	[ -z "$lost" ] || {
+		echo "error: the kernel's configuration did not take: $lost"
+		return 1
+	}
+}
+
+# What scripts tell those that they call.
+: "${KVMCLOCK_HOLDS:=}"   # the folder O= that is held already
+: "${KVMCLOCK_TREE:=}"    # checks/series.sh: a tree to be built as it is
+: "${KVMCLOCK_MACHINE:=}" # checks/load.sh: a made-up machine's root folder
 
 # The kernel's make must not take our variables for its own.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES

@@ -1,0 +1,78 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Our tests on the stock kernel and on ours, and a table of both, case by case.
+# A test that the stock kernel passes in every case shows nothing about it, and is told.
+set -u
+# shellcheck source=common.sh
+. "$(dirname "$0")/common.sh"
+
+check_settings
+[ "$BASE" = patched ] || die $EXIT_USAGE "BASE=$BASE: make compare runs on both kernels; leave it out"
+[ "$MACHINE" != all ] || die $EXIT_USAGE "MACHINE=all: make compare makes one table; give amd or intel"
+open_output
+# A test that may skip on this machine, or is too slow for it, would show nothing.
+: "${TESTS:=$(awk -v machine="$MACHINE" '
+	{ kinds = split($2, kind, "/") }
+	kind[machine == "intel" ? kinds : 1] == "required" &&
+		($1 ~ /^kvmclock_/ || $1 == "linux_guest") { print $1 }
+	' "$lab/machine/plan" | paste -sd' ')}"
+export TESTS
+trap 'exit 130' INT
+trap 'exit 143' HUP TERM
+
+# run_on BASE: leaves its results in $results. The stock kernel may fail its tests, and
+# even panic; not to have run at all is another matter.
+run_on()
+{
+	say "=== BASE=$1"
+	BASE=$1 "$lab/run.sh" check
+	code=$?
+	case $code in
+	"$EXIT_USAGE" | "$EXIT_BASE" | "$EXIT_TOOL" | "$EXIT_BUILD") exit $code ;;
+	esac
+	results=$(cd "$O/results/latest" && pwd -P)
+}
+
+run_on stock
+stock=$results
+run_on patched
+
+say
+say "=== stock: $stock, ours: $results"
+for base in "$stock" "$results"; do
+	awk -f "$lab/checks/cases.awk" "$base/ktap.log" >"$base/cases"
+done
+awk '
+	{
+		id = $1 " " $2
+		if (!(id in line)) {
+			line[id] = ++lines
+			test[lines] = $1
+			name[lines] = $2 == "-" ? $1 : "  " $2
+		}
+		word[line[id], FILENAME == ARGV[1] ? "stock" : "ours"] = $3
+	}
+	function of(i, base) {
+		return (i, base) in word ? word[i, base] : "none"
+	}
+	END {
+		printf "%-50s  %-5s  %s\n", "test", "stock", "ours"
+		for (i = 1; i <= lines; i++) {
+			printf "%-50s  %-5s  %s\n", name[i], of(i, "stock"), of(i, "ours")
+			if (name[i] != test[i]) {
+				cases++
+				differ += of(i, "stock") != "ok" && of(i, "stock") != "skip"
+				continue
+			}
+			fails += of(i, "ours") != "ok"
+			if (of(i, "stock") == "ok")
+				same = same " " test[i]
+		}
+		printf "%d of %d cases are not ok on stock\n", differ, cases
+		if (same)
+			print "no difference is shown by:" same
+		if (fails || same)
+			exit 1
+	}' "$stock/cases" "$results/cases" ||
+	die $EXIT_FAILED "ours must pass every test, and stock none of them completely; see the table"

@@ -1,0 +1,73 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# How many instructions the clock's operations take on the stock kernel and on
+# ours, on the machine where a cycle is one instruction. Each is counted in two
+# runs, which must agree to the instruction.
+set -u
+# shellcheck source=common.sh
+. "$(dirname "$0")/common.sh"
+
+MACHINE=intel
+SMP=1
+TESTS=instruction_count
+export MACHINE SMP TESTS
+check_settings
+[ "$BASE" = patched ] || die $EXIT_USAGE "BASE=$BASE: make count runs on both kernels; leave it out"
+open_output
+scratch
+
+for run in 1 2; do
+	for base in stock patched; do
+		say "=== BASE=$base, run $run of 2"
+		BASE=$base "$lab/run.sh" check || exit
+		sed -n 's/^# instruction_count: count: //p' "$O/results/latest/ktap.log" \
+			>"$work/$base.$run"
+		[ -s "$work/$base.$run" ] ||
+			die $EXIT_FAILED "nothing was counted; see $O/results/latest/ktap.log"
+	done
+done
+
+say
+for base in stock patched; do
+	diff "$work/$base.1" "$work/$base.2" ||
+		die $EXIT_FAILED "BASE=$base: two runs differ, see above; this machine is not deterministic"
+done
+awk '
+	{ number = $1; sub(/^[0-9]+ /, "") }
+	NR == FNR { stock[$0] = number; next }
+	FNR == 1 { printf "%-48s %9s %9s  %s\n", "instructions", "stock", "ours", "ours/stock" }
+	{ printf "%-48s %9d %9d  %.2f\n", $0, stock[$0], number, number / stock[$0] }
+	' "$work/stock.1" "$work/patched.1"
+say "The same numbers in both runs."
+
+# The table in the README is this one, without the machine that it depends on.
+awk '
+	function grouped(n) {
+		return n < 1000 ? n : grouped(int(n / 1000)) sprintf(",%03d", n % 1000)
+	}
+	{ number = $1; sub(/^[0-9]+ /, "") }
+	NR == FNR { stock[$0] = number; next }
+	FNR == 1 { print "| instructions | stock | ours | |\n|---|--:|--:|--:|" }
+	{
+		name = $0
+		what = $0; sub(/, [^,]*$/, "", what)
+		if (what != $0 && what == last)
+			name = "..." substr($0, length(what) + 2)
+		last = what
+		printf "| %s | %s | %s | %.2f |\n", name, grouped(stock[$0]), grouped(number),
+			number / stock[$0]
+	}' "$work/stock.1" "$work/patched.1" >"$work/table"
+awk -v table="$work/table" '
+	/^\| instructions / {
+		while ((getline line <table) > 0)
+			print line
+		there = 1
+	}
+	!there || !/^\|/ { print }
+	there && !/^\|/ { there = 0 }
+	' "$top/README.md" >"$work/README.md"
+if ! cmp -s "$work/README.md" "$top/README.md"; then
+	cp "$work/README.md" "$top/README.md"
+	die $EXIT_FAILED "README.md had other numbers; now it has these: git diff README.md"
+fi

@@ -1,0 +1,84 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# A laboratory that cannot fail proves nothing: each kind of failure is staged
+# here, and must end with its own exit code. Prints KTAP.
+set -u
+# shellcheck source=common.sh
+. "$(dirname "$0")/common.sh"
+
+check_settings
+open_output
+scratch
+
+# expect CODE WHAT VARIABLE=VALUE...: how a run under these variables ends
+expect()
+{
+	want=$1
+	what=$2
+	shift 2
+	env "$@" "$lab/run.sh" check >"$work/log" 2>&1
+	got=$?
+	tail -n 1 "$work/log" | sed 's/^/# /'
+	ktap_result $((got != want)) "$what # exit code $got, $want expected" "$work/log"
+}
+
+# stand_in TOOL SCRIPT: a folder for PATH in which TOOL does this instead
+stand_in()
+{
+	mkdir -p "$work/$1"
+	printf '#!/bin/sh\n%s\n' "$2" >"$work/$1/$1"
+	chmod +x "$work/$1/$1"
+}
+
+# The first run builds what is missing; not silently, it may take minutes.
+"$lab/build.sh" kernel || exit
+
+stand_in make 'echo "*** Error staged by check-lab"; exit 2'
+stand_in df 'printf "staged\ndisk 9 8 1024 9%% /\n"'
+mkdir "$work/few" "$work/6.1"
+for tool in sh dirname nproc awk sed tr id mkdir flock readlink cat; do
+	ln -s "$(command -v $tool)" "$work/few/$tool"
+done
+printf 'VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 1\n' >"$work/6.1/Makefile"
+cp -r "$O/linux/.kvmclock/pristine" "$work/peek"
+cp "$O/linux/Makefile" "$work/peek"
+echo "bool peek(struct kvm *kvm) { return kvm->arch.clock.master; }" >>"$work/peek/arch/x86/kvm/pmu.c"
+
+ktap_plan "$(grep -c '^expect ' "$0")"
+expect 0 pass TESTS=lab_pass
+expect 1 failing_test TESTS="lab_pass lab_fail"
+expect 1 test_over_its_limit TESTS="lab_pass lab_limit"
+expect 6 kernel_warning TESTS="lab_pass lab_warn"
+expect 6 kernel_panic TESTS="lab_pass lab_panic"
+expect 7 timeout TESTS="lab_pass lab_hang" TIMEOUT=15
+expect 8 plan_cut_short TESTS="lab_pass lab_end"
+expect 9 required_test_skipped TESTS="lab_pass lab_skip"
+expect 2 unknown_test TESTS=no_such_test
+expect 2 unknown_base BASE=other
+expect 2 unknown_machine MACHINE=other
+expect 2 unknown_host HOST=other
+expect 2 unknown_config CONFIG=other
+expect 2 debug_distro HOST=distro CONFIG=debug
+expect 2 intel_distro MACHINE=intel HOST=distro
+expect 2 intel_processors MACHINE=intel SMP=9
+expect 2 kcsan_distro HOST=distro CONFIG=kcsan
+expect 1 unwatched_kcsan TESTS=kcsan_watches
+expect 2 unknown_mutant HOST=distro MUTANT=other
+expect 2 built_mutant HOST=built MUTANT=one-vcpu-forgotten
+expect 2 bad_case TESTS=lab_pass CASE=a/b
+expect 2 bad_number SMP=two
+expect 2 number_out_of_range TIMEOUT=0
+expect 2 small_drift DRIFT=5000
+expect 2 drift_intel MACHINE=intel DRIFT=15000
+expect 1 drift_corrected TESTS="lab_pass lab_refined" DRIFT=15000
+expect 2 unwritable_folder O=/proc/build
+expect 2 folder_with_blank O="$work/a b"
+expect 2 folder_of_others O="$work"
+expect 2 missing_base KERNEL_SRC="$work/none" O="$work/o"
+expect 2 disk_full PATH="$work/df:$PATH" O="$work/o"
+expect 3 other_base KERNEL_SRC="$work/6.1" O="$work/o"
+expect 4 missing_tool PATH="$work/few"
+expect 5 look_into_the_clock KERNEL_SRC="$work/peek" O="$work/o"
+expect 5 build_failure PATH="$work/make:$PATH" TESTS=lab_pass
+ktap_end check-lab

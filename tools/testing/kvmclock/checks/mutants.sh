@@ -1,0 +1,98 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Each breakage of our code in mutants/ must be caught by the case of a test that
+# the patch names in its first line. MUTANT=name: that one only. Prints KTAP.
+# A patch may name variables in its third line, "with: NAME=VALUE...": KCFLAGS for an
+# option of ours, DRIFT. Under KVM_PROVE_CLOCK a warning of the clock counts as well.
+set -u
+# shellcheck source=common.sh
+. "$(dirname "$0")/common.sh"
+
+HOST=distro
+export HOST
+check_settings
+[ "$BASE" = patched ] || die $EXIT_USAGE "BASE=$BASE: mutants are mutants of ours; leave it out"
+open_output
+scratch
+
+# attempt TEST CASE: runs it on the mutant, and says in $end how that went.
+attempt()
+{
+	if [ "$1" = check-arith ]; then
+		"$lab/checks/arith.sh" >"$work/log" 2>&1
+		code=$?
+		sed -n 's/^not ok [0-9]* //p' "$work/log" >"$work/failed"
+	else
+		# An int3 is QEMU's, see run.sh, also if it comes later.
+		for try in 1 2 3; do
+			# shellcheck disable=SC2086 # words
+			env $with TESTS="$1" CASE="${2##*.}" "$lab/run.sh" check \
+				>"$work/log" 2>&1
+			code=$?
+			grep -q 'Oops: int3' "$O/results/latest/console.log" || break
+			echo "# attempt $try ended in a stale breakpoint"
+		done
+		awk -f "$lab/checks/cases.awk" "$O/results/latest/ktap.log" |
+			awk '$2 != "-" && $3 == "FAIL" { print $2 }' >"$work/failed"
+	fi
+	case $code in
+	0) end="survived" ;;
+	"$EXIT_SPLAT")
+		end=caught
+		case $with in
+		*PROVE_CLOCK*) grep -q "WARNING: .*/kvmclock[._]" "$O/results/latest/console.log" ;;
+		*) false ;;
+		esac || end="$(grep '^verdict:' "$work/log" | tail -n 1)" ;;
+	"$EXIT_FAILED")
+		end=caught
+		grep -qxF -e "$2" "$work/failed" ||
+			end="failed, but not there: $(paste -sd' ' "$work/failed")" ;;
+	*) end="$(grep -e '^error:' -e '^verdict:' "$work/log" | tail -n 1)" ;;
+	esac
+}
+
+# named FIELD: of the first line of each patch, the test (3) or the case (4)
+named()
+{
+	for name in $names; do
+		sed -n 1p "$lab/checks/mutants/$name.patch"
+	done | awk -v field="$1" '!seen[$field]++ { print $field }'
+}
+
+# Those that are built with other options come last: all of KVM is built for them.
+names=${MUTANT:-$(cd "$lab/checks/mutants" &&
+	{ grep -L '^with: *KCFLAGS' -- *.patch; grep -l '^with: *KCFLAGS' -- *.patch; } |
+		sed 's/\.patch$//')}
+
+# To be caught means nothing where the unbroken code is, too.
+MUTANT=
+CASE=
+export MUTANT CASE
+tests=$(named 3 | grep -vx check-arith | paste -sd' ')
+"$lab/checks/arith.sh" >/dev/null || exit
+if [ -n "$tests" ]; then
+	[ "$(echo "$names" | wc -w)" -gt 1 ] || CASE=$(named 4 | sed 's/.*\.//')
+	TESTS=$tests "$lab/run.sh" check || exit
+fi
+
+ktap_plan "$(echo "$names" | wc -w)"
+for name in $names; do
+	MUTANT=$name
+	say "# $(sed -n '2s/^broken: *//p' "$lab/checks/mutants/$MUTANT.patch")"
+	with=$(sed -n '3s/^with: *//p' "$lab/checks/mutants/$MUTANT.patch")
+	begin=$(date +%s)
+	# shellcheck disable=SC2046 # two words
+	set -- $(sed -n '1s/^caught by: //p' "$lab/checks/mutants/$MUTANT.patch")
+	if [ $# -eq 2 ]; then
+		attempt "$1" "$2"
+	else
+		end="the patch's first line must be: caught by: TEST CASE"
+	fi
+	if [ "$end" = caught ]; then
+		ktap_result 0 "$MUTANT # ${2-}, $(($(date +%s) - begin)) s"
+	else
+		ktap_result 1 "$MUTANT # ${2-}: $end; again: make mutants MUTANT=$MUTANT" "$work/log"
+	fi
+done
+ktap_end mutants
