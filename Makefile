@@ -26,34 +26,38 @@ run: ## demonstration: a Linux guest in QEMU with KVM keeps time on our clock
 	@$(lab)/run.sh demo
 check: ## all tests in the emulated machine, ending with a verdict
 	@$(lab)/run.sh check
-compare: ## our tests on the base as it is and on ours, as a table
-	@$(lab)/compare.sh
-count: ## how many instructions the clock takes, on the base and on ours
-	@$(lab)/count.sh
+compare: ## our tests on the stock kernel and on ours, as a table
+	@$(lab)/checks/compare.sh
+count: ## how many instructions the clock takes, in the stock kernel and in ours
+	@$(lab)/checks/count.sh
+scale: ## what the clock costs each vCPU of VMs of 16 to 1,024, in either, and a plot
+	@$(lab)/checks/scale.sh
 shell: ## a console in the host under test
 	@$(lab)/run.sh shell
 
 check-arith: ## the arithmetic against a 128-bit oracle, no kernel
-	@$(lab)/check-arith.sh
+	@$(lab)/checks/arith.sh
 check-build: ## KVM with and without each of its options, as modules, for 32 bits
-	@$(lab)/check-build.sh
+	@$(lab)/checks/build.sh
 check-docs: ## the documentation builds in Sphinx without a new warning
-	@$(lab)/check-docs.sh
+	@$(lab)/checks/docs.sh
 check-lab: ## that the laboratory tells each kind of failure
-	@$(lab)/check-lab.sh
+	@$(lab)/checks/lab.sh
+check-house: ## that the clock's files call only what is below them
+	@$(lab)/checks/house.sh
 check-load: ## that make load refuses, and recovers, when it should
-	@$(lab)/check-load.sh
+	@$(lab)/checks/load.sh
 mutants: ## that each of our deliberate breakages is caught by the test it names
-	@$(lab)/mutants.sh
+	@$(lab)/checks/mutants.sh
 
 series: ## the patches of series/ as mails in O=/mails
 	@$(lab)/series.sh
 series-check: ## that each of them applies, builds, boots and passes the tests there are by then
-	@$(lab)/series-check.sh
+	@$(lab)/checks/series.sh
 
 clean: ## remove what was built, keep the unpacked trees and the results
 	@$(lab)/clean.sh
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules load unload run check compare count shell check-arith check-build check-docs check-lab check-load mutants series series-check clean distclean
+.PHONY: help deps tree kernel modules load unload run check compare count scale shell check-arith check-build check-docs check-lab check-house check-load mutants series series-check clean distclean
