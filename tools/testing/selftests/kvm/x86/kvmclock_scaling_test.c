@@ -262,7 +262,7 @@ static int64_t guest_epoch_ns(struct kvm_vm *vm, struct kvmclock_vcpu *kv)
 TEST_F(kvmclock_scaling, wall_clock)
 {
 	struct kvmclock_vcpu *kv = &self->vcpu[0];
-	vm_vaddr_t gva = vm_vaddr_alloc_page(self->vm);
+	gva_t gva = vm_alloc_page(self->vm);
 	struct pvclock_wall_clock *wall = addr_gva2hva(self->vm, gva);
 	int64_t cycle_ns = 1000000 / self->khz + 1;
 	int64_t before, after, epoch;
@@ -299,7 +299,7 @@ TEST_F(kvmclock_scaling, xen)
 		.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL,
 		.msr = XEN_HYPERCALL_MSR,
 	};
-	vm_vaddr_t gva = vm_vaddr_alloc_page(self->vm);
+	gva_t gva = vm_alloc_page(self->vm);
 	struct kvm_xen_vcpu_attr attr = {
 		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO,
 		.u.gpa = addr_gva2gpa(self->vm, gva),

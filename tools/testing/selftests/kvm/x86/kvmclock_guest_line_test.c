@@ -514,7 +514,7 @@ TEST_F_TIMEOUT(kvmclock_guest_line, import_under_running_vcpus, 120)
 		TEST_ASSERT(oracle_same_line(&got, &line),
 			    "vCPU %u: another line in its page", i);
 	}
-	TEST_ASSERT(*(uint64_t *)addr_gva2hva(vm, (vm_vaddr_t)&watch_last), "nobody watched");
+	TEST_ASSERT(*(uint64_t *)addr_gva2hva(vm, (gva_t)&watch_last), "nobody watched");
 	kvm_vm_free(vm);
 }
 

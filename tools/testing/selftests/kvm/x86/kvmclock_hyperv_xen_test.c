@@ -56,7 +56,7 @@ FIXTURE(kvmclock_hyperv) {
 	struct kvm_vm *vm;
 	struct kvmclock_vcpu vcpu[NR_VCPUS];
 	struct hv_tsc_page *page;
-	vm_paddr_t page_gpa;
+	gpa_t page_gpa;
 	uint64_t last;		/* highest reference counter */
 	unsigned int nr;
 };
@@ -81,7 +81,7 @@ FIXTURE_VARIANT_ADD(kvmclock_hyperv, two_vcpus_scaled) {
 
 FIXTURE_SETUP(kvmclock_hyperv)
 {
-	vm_vaddr_t gva;
+	gva_t gva;
 	unsigned long khz;
 	unsigned int i;
 
@@ -100,7 +100,7 @@ FIXTURE_SETUP(kvmclock_hyperv)
 		kvmclock_vcpu_add(self->vm, &self->vcpu[i], i);
 		vcpu_set_hv_cpuid(self->vcpu[i].vcpu);
 	}
-	gva = vm_vaddr_alloc_page(self->vm);
+	gva = vm_alloc_page(self->vm);
 	self->page = addr_gva2hva(self->vm, gva);
 	self->page_gpa = addr_gva2gpa(self->vm, gva);
 	memset(self->page, 0, PAGE_SIZE);
@@ -302,7 +302,7 @@ static void xen_config(struct kvm_vm *vm, uint32_t flags)
 static void *xen_page(struct kvmclock_vcpu *kv, uint16_t type)
 {
 	struct kvm_vm *vm = kv->vcpu->vm;
-	vm_vaddr_t gva = vm_vaddr_alloc_page(vm);
+	gva_t gva = vm_alloc_page(vm);
 	struct kvm_xen_vcpu_attr attr = {
 		.type = type,
 		.u.gpa = addr_gva2gpa(vm, gva),
@@ -512,7 +512,7 @@ TEST_F(kvmclock_xen, timer)
 	struct kvm_xen_hvm_attr attr = { .type = KVM_XEN_ATTR_TYPE_LONG_MODE };
 	struct kvm_xen_vcpu_attr timer = { .type = KVM_XEN_VCPU_ATTR_TYPE_TIMER };
 	struct kvmclock_vcpu *kv = &self->vcpu[1];
-	vm_vaddr_t gva = vm_vaddr_alloc_page(self->vm);
+	gva_t gva = vm_alloc_page(self->vm);
 	uint64_t *pending = addr_gva2hva(self->vm, gva) + XEN_EVTCHN_PENDING;
 	const uint64_t early = (TIMER_NS >> 21) + 3;
 	uint64_t expires, offset = kvmclock_tsc_offset(kv);
@@ -651,12 +651,12 @@ TEST(xen_cpuid)
 	struct pvclock_vcpu_time_info line;
 	struct kvmclock_vcpu kv = { };
 	struct kvm_vm *vm;
-	vm_vaddr_t answer_gva;
+	gva_t answer_gva;
 	uint32_t *answer;
 
 	vm = vm_create(1);
 	kv.vcpu = vm_vcpu_add(vm, 0, guest_asks_cpuid);
-	answer_gva = vm_vaddr_alloc_page(vm);
+	answer_gva = vm_alloc_page(vm);
 	answer = addr_gva2hva(vm, answer_gva);
 	vcpu_args_set(kv.vcpu, 1, answer_gva);
 

@@ -193,7 +193,7 @@ FIXTURE_SETUP(kvmclock_event)
 			     ev->vcpu[i].page_gpa | KVM_MSR_ENABLED);
 	}
 	sync_global_to_guest(ev->vm, watch);
-	ev->watch = addr_gva2hva(ev->vm, (vm_vaddr_t)&watch);
+	ev->watch = addr_gva2hva(ev->vm, (gva_t)&watch);
 
 	kvmclock_enter(&ev->vcpu[UNLOADED]);
 	for (i = 0; i < NR_WATCHERS; i++) {

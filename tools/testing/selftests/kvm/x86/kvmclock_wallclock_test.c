@@ -138,8 +138,8 @@ FIXTURE(kvmclock_wallclock) {
 	struct kvm_vm *vm;
 	struct kvmclock_vcpu vcpu[NR_VCPUS];
 	struct pvclock_wall_clock *wall;
-	vm_vaddr_t wall_gva;
-	vm_paddr_t wall_gpa;
+	gva_t wall_gva;
+	gpa_t wall_gpa;
 };
 
 /* In the guest's memory. */
@@ -177,7 +177,7 @@ FIXTURE_SETUP(kvmclock_wallclock)
 	self->vm = vm_create(NR_VCPUS);
 	for (i = 0; i < NR_VCPUS; i++)
 		kvmclock_vcpu_add_running(self->vm, &self->vcpu[i], i, guest_writes);
-	self->wall_gva = vm_vaddr_alloc_page(self->vm);
+	self->wall_gva = vm_alloc_page(self->vm);
 	self->wall_gpa = addr_gva2gpa(self->vm, self->wall_gva);
 	self->wall = addr_gva2hva(self->vm, self->wall_gva);
 	memset(self->wall, 0, PAGE_SIZE);
@@ -199,7 +199,7 @@ static struct guest_side *tell_guest(FIXTURE_DATA(kvmclock_wallclock) * self, ui
 		.spread = no_spread,
 	};
 	sync_global_to_guest(self->vm, guest_side);
-	return addr_gva2hva(self->vm, (vm_vaddr_t)&guest_side);
+	return addr_gva2hva(self->vm, (gva_t)&guest_side);
 }
 
 TEST_F(kvmclock_wallclock, guest_writes)

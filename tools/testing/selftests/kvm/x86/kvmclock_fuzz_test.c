@@ -39,7 +39,7 @@
 struct fuzz {
 	struct kvm_vm *vm;
 	struct kvmclock_vcpu vcpu[NR_VCPUS];
-	vm_paddr_t scratch_gpa;
+	gpa_t scratch_gpa;
 	uint64_t nr_operations;		/* for each caller */
 	uint64_t seed;
 	atomic_bool stop;
@@ -513,7 +513,7 @@ int main(int argc, char *argv[])
 		.seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 20261121,
 		.nr_operations = DIV_ROUND_UP(nr_operations, NR_CALLERS),
 	};
-	vm_vaddr_t scratch;
+	gva_t scratch;
 	unsigned int i;
 
 	kvmclock_require_host();
@@ -522,7 +522,7 @@ int main(int argc, char *argv[])
 	printf("seed %lu, %lu operations\n", fuzz.seed, nr_operations);
 
 	fuzz.vm = vm_create(NR_VCPUS);
-	scratch = vm_vaddr_alloc(fuzz.vm, NR_SCRATCH * PAGE_SIZE, KVM_UTIL_MIN_VADDR);
+	scratch = vm_alloc(fuzz.vm, NR_SCRATCH * PAGE_SIZE, KVM_UTIL_MIN_VADDR);
 	fuzz.scratch_gpa = addr_gva2gpa(fuzz.vm, scratch);
 	for (i = 0; i < NR_VCPUS; i++) {
 		kvmclock_vcpu_add(fuzz.vm, &fuzz.vcpu[i], i);

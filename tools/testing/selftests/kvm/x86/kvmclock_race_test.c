@@ -207,7 +207,7 @@ FIXTURE_SETUP(kvmclock_race)
 	for (i = 0; i < NR_WATCHERS; i++)
 		add_racing_vcpu(self, i);
 	sync_global_to_guest(self->vm, race);
-	self->race = addr_gva2hva(self->vm, (vm_vaddr_t)&race);
+	self->race = addr_gva2hva(self->vm, (gva_t)&race);
 
 	for (i = 0; i < NR_WATCHERS; i++)
 		TEST_ASSERT(kvmclock_vcpu_run(self->vcpu[i].vcpu), "guest ended early");

@@ -494,7 +494,7 @@ TEST_F_TIMEOUT(kvmclock_request, steady_state, 1000)
 	struct kvmclock_vcpu *kv = self->vcpu, busy[2];
 	struct kvm_vm *vm = vm_create(ARRAY_SIZE(busy));
 	pthread_t thread[ARRAY_SIZE(busy)];
-	bool *stop = addr_gva2hva(vm, (vm_vaddr_t)&guest_stop);
+	bool *stop = addr_gva2hva(vm, (gva_t)&guest_stop);
 	unsigned int i, moves = 0;
 	struct counts counts;
 	uint64_t begin;

@@ -52,7 +52,7 @@ struct kvmclock_vcpu {
 	struct kvm_vcpu *vcpu;
 	struct kvmclock_mail *mail;
 	struct pvclock_vcpu_time_info *page;
-	vm_paddr_t page_gpa;
+	gpa_t page_gpa;
 	uint32_t msr;		/* written last by kvmclock_enable() */
 };
 
@@ -151,8 +151,8 @@ static inline void kvmclock_wrmsr(struct kvmclock_vcpu *kv, uint32_t msr, uint64
 static inline void kvmclock_vcpu_add_running(struct kvm_vm *vm, struct kvmclock_vcpu *kv,
 					     uint32_t id, void *guest)
 {
-	vm_vaddr_t mail_gva = vm_vaddr_alloc_page(vm);
-	vm_vaddr_t page_gva = vm_vaddr_alloc_page(vm);
+	gva_t mail_gva = vm_alloc_page(vm);
+	gva_t page_gva = vm_alloc_page(vm);
 	struct kvm_regs regs;
 
 	kv->mail = addr_gva2hva(vm, mail_gva);

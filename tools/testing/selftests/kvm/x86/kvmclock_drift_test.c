@@ -295,7 +295,7 @@ FIXTURE_SETUP(kvmclock_drift)
 	watch.tsc_khz = __vcpu_ioctl(d->vcpu[0].vcpu, KVM_GET_TSC_KHZ, NULL);
 	TEST_ASSERT((int64_t)watch.tsc_khz > 0, "KVM_GET_TSC_KHZ: %ld", (int64_t)watch.tsc_khz);
 	sync_global_to_guest(d->vm, watch);
-	d->watch = addr_gva2hva(d->vm, (vm_vaddr_t)&watch);
+	d->watch = addr_gva2hva(d->vm, (gva_t)&watch);
 
 	for (i = 0; i < NR_THREADS; i++) {
 		TEST_ASSERT(!pthread_create(&d->thread[i], NULL, kvmclock_run_until_done,

@@ -53,7 +53,7 @@ static void guest_look(struct kvmclock_mail *mail)
 struct machine {
 	struct kvm_vm *vm;
 	struct kvmclock_vcpu *vcpu;
-	vm_vaddr_t sight_gva;
+	gva_t sight_gva;
 	struct sight *sight;
 	struct pvclock_vcpu_time_info *found;
 };
@@ -99,15 +99,15 @@ static void *zalloc(size_t nr, size_t size)
 /* Both machines make the same calls, and so have the same layout. */
 static void create_machine(struct machine *m, unsigned int nr_vcpus)
 {
-	vm_vaddr_t list_gva, found_gva;
+	gva_t list_gva, found_gva;
 
 	/* The number is what memory is reckoned by: each has as much again of its own. */
 	m->vm = vm_create(2 * nr_vcpus);
 	m->vcpu = zalloc(nr_vcpus, sizeof(*m->vcpu));
 
-	m->sight_gva = vm_vaddr_alloc_page(m->vm);
-	list_gva = vm_vaddr_alloc(m->vm, nr_vcpus * sizeof(*m->sight->page_gva), 0x10000);
-	found_gva = vm_vaddr_alloc(m->vm, nr_vcpus * sizeof(*m->found), 0x10000);
+	m->sight_gva = vm_alloc_page(m->vm);
+	list_gva = vm_alloc(m->vm, nr_vcpus * sizeof(*m->sight->page_gva), 0x10000);
+	found_gva = vm_alloc(m->vm, nr_vcpus * sizeof(*m->found), 0x10000);
 
 	m->sight = addr_gva2hva(m->vm, m->sight_gva);
 	m->sight->nr_pages = nr_vcpus;
@@ -125,7 +125,7 @@ static void free_machine(struct machine *m)
 /* The restored one has in its memory what the guest had left there. */
 static void create_vcpu(FIXTURE_DATA(kvmclock_restore) * self, struct machine *m, unsigned int i)
 {
-	struct pvclock_vcpu_time_info **list = addr_gva2hva(m->vm, (vm_vaddr_t)m->sight->page_gva);
+	struct pvclock_vcpu_time_info **list = addr_gva2hva(m->vm, (gva_t)m->sight->page_gva);
 	struct kvmclock_vcpu *kv = &m->vcpu[i], *from = &self->from.vcpu[i];
 
 	kvmclock_vcpu_add_running(m->vm, kv, i, guest_look);

@@ -671,7 +671,7 @@ TEST(never_backwards)
 		vcpu_set_msr(kv[i].vcpu, MSR_KVM_SYSTEM_TIME_NEW, kv[i].page_gpa | KVM_MSR_ENABLED);
 	}
 	sync_global_to_guest(vm, relay);
-	shared = addr_gva2hva(vm, (vm_vaddr_t)&relay);
+	shared = addr_gva2hva(vm, (gva_t)&relay);
 
 	for (i = 0; i < nr; i++) {
 		TEST_ASSERT(!pthread_create(&thread[i], NULL, kvmclock_run_until_done, &kv[i]),

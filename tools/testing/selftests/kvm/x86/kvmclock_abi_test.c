@@ -182,7 +182,7 @@ TEST_F(kvmclock_abi, page_moves)
 	struct kvmclock_vcpu *kv = &self->vcpu[0];
 	struct kvmclock_vcpu elsewhere = *kv;
 	struct pvclock_vcpu_time_info before;
-	vm_vaddr_t gva = vm_vaddr_alloc_page(self->vm);
+	gva_t gva = vm_alloc_page(self->vm);
 
 	elsewhere.page = addr_gva2hva(self->vm, gva);
 	elsewhere.page_gpa = addr_gva2gpa(self->vm, gva);
@@ -461,8 +461,8 @@ TEST_F(kvmclock_abi, wall_clock)
 {
 	static const uint32_t junk[] = { 0, 1, 5, 8, 0xfffffffe, 0xffffffff };
 	struct kvmclock_vcpu *kv = &self->vcpu[0];
-	vm_vaddr_t gva = vm_vaddr_alloc_page(self->vm);
-	vm_paddr_t gpa = addr_gva2gpa(self->vm, gva);
+	gva_t gva = vm_alloc_page(self->vm);
+	gpa_t gpa = addr_gva2gpa(self->vm, gva);
 	struct pvclock_wall_clock *wall = addr_gva2hva(self->vm, gva), copy;
 	int64_t before, after, epoch;
 	uint32_t msr, version;

@@ -154,7 +154,7 @@ static void create(struct timer_vm *t, enum way way, bool halt)
 	kvmclock_vcpu_add_running(t->vm, &t->kv, 0, guest_code);
 	vcpu_set_cpuid_feature(t->kv.vcpu, X86_FEATURE_TSC_DEADLINE_TIMER);
 	vm_install_exception_handler(t->vm, TIMER_VECTOR, guest_timer);
-	t->mail = addr_gva2hva(t->vm, (vm_vaddr_t)&guest_mail);
+	t->mail = addr_gva2hva(t->vm, (gva_t)&guest_mail);
 	t->mail->way = way;
 	t->mail->halt = halt;
 	t->way = way;

@@ -19,8 +19,6 @@
 #include "test_util.h"
 #include "vmx.h"
 
-#define L2_STACK	256
-
 /* How far L2's TSC is from L1's, and what an entry to L2 writes: both are far. */
 #define FAR		BIT_ULL(40)
 
@@ -75,11 +73,11 @@ static void guest_l2_vmx(void)
 	vmcall();
 }
 
-static void guest_svm(void *stack)
+static void guest_svm(void)
 {
 	struct svm_test_data *svm = nested.area;
 
-	generic_svm_setup(svm, guest_l2_svm, stack);
+	generic_svm_setup(svm, guest_l2_svm);
 	svm->vmcb->control.tsc_offset = nested.l2_offset;
 	if (nested.l2_shift)
 		wrmsr(MSR_AMD64_TSC_RATIO, 1ULL << (32 + nested.l2_shift));
@@ -89,7 +87,7 @@ static void guest_svm(void *stack)
 	GUEST_ASSERT_EQ(svm->vmcb->control.exit_code, SVM_EXIT_VMMCALL);
 }
 
-static void guest_vmx(void *stack)
+static void guest_vmx(void)
 {
 	struct vmx_pages *vmx = nested.area;
 	uint64_t ratio = 1ULL << (48 + nested.l2_shift);
@@ -97,7 +95,7 @@ static void guest_vmx(void *stack)
 
 	GUEST_ASSERT(prepare_for_vmx_operation(vmx));
 	GUEST_ASSERT(load_vmcs(vmx));
-	prepare_vmcs(vmx, guest_l2_vmx, stack);
+	prepare_vmcs(vmx, guest_l2_vmx);
 
 	/* Without the bitmaps each RDMSR of L2 is an exit to L1. */
 	control = vmreadz(CPU_BASED_VM_EXEC_CONTROL) | CPU_BASED_USE_MSR_BITMAPS;
@@ -139,14 +137,11 @@ static void guest_without_l2(void)
 
 static void guest_l1(struct kvmclock_mail *mail)
 {
-	static unsigned long stack[L2_STACK] __aligned(16);
-
 	nested.page = mail->page_gva;
-	/* As a call leaves it. */
 	if (this_cpu_has(X86_FEATURE_SVM))
-		guest_svm(&stack[L2_STACK - 1]);
+		guest_svm();
 	else
-		guest_vmx(&stack[L2_STACK - 1]);
+		guest_vmx();
 	guest_without_l2();
 }
 
@@ -176,7 +171,7 @@ static bool has_ratio(void)
 FIXTURE_SETUP(kvmclock_nested)
 {
 	struct kvm_vm *vm = vm_create(1);
-	vm_vaddr_t area, msrs = vm_vaddr_alloc_page(vm);
+	gva_t area, msrs = vm_alloc_page(vm);
 
 	self->vm = vm;
 	kvmclock_vcpu_add_running(vm, &self->kv, 0, guest_l1);
@@ -188,7 +183,7 @@ FIXTURE_SETUP(kvmclock_nested)
 		vcpu_alloc_svm(vm, &area);
 	else
 		vcpu_alloc_vmx(vm, &area);
-	self->guest = addr_gva2hva(vm, (vm_vaddr_t)&nested);
+	self->guest = addr_gva2hva(vm, (gva_t)&nested);
 	self->guest->area = (void *)area;
 	self->guest->msrs = (void *)msrs;
 	self->guest->msrs_gpa = addr_gva2gpa(vm, msrs);
