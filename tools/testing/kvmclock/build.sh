@@ -52,9 +52,12 @@ kmake()
 
 selected()
 {
-	awk -v tests="$TESTS" -v machine="$MACHINE" -v built="$HOST-$BASE" -v config="$CONFIG" '
+	awk -v tests="$TESTS" -v machine="$MACHINE" -v built="$HOST-$BASE" -v config="$CONFIG" \
+		-v kernel="$KERNEL" -v x86="$x86" '
 		BEGIN { n = split(tests, t); for (i = 1; i <= n; i++) want[t[i]] }
 		/^#/ || NF == 0 { next }
+		split($2, only, "@") == 2 && only[2] != kernel { next }
+		{ $2 = only[1]; sub(/kvm\/x86\//, "kvm/" x86 "/") }
 		{ kinds = split($2, kind, "/"); $2 = kind[machine == "intel" ? kinds : 1] }
 		n { if ($1 in want) print; next }
 		$2 == "built" { if (built == "built-patched") print; next }
@@ -67,30 +70,34 @@ selftests()
 	selected | sed -n 's,^[^ ]* *[^ ]* *[^ ]* *kvm/\([^ ]*\).*,\1,p' | sort -u
 }
 
-# BASE=stock: the tree is the base, and our selftests.
+# No suite of this distribution has such a source.
+fetch_source()
+{
+	"$lab/source.sh" "$KERNEL" || exit
+	KERNEL_SRC=$O/source/${KERNEL_SRC##*/}
+}
+
+# BASE=stock: the tree is the base, our selftests and our samples.
 integrated=
 build_tree()
 {
 	[ -z "$integrated$KVMCLOCK_TREE" ] || return 0
 	integrated=yes
-	[ -e "$KERNEL_SRC" ] ||
-		die $EXIT_USAGE "KERNEL_SRC=$KERNEL_SRC: no such file or folder"
-	pristine=
-	[ "$BASE" = patched ] || pristine=--pristine
+	[ -e "$KERNEL_SRC" ] || fetch_source
+	only=
+	[ "$BASE" = patched ] || only=--tests
 	status=0
-	"$top/integration/apply.sh" $pristine "$KERNEL_SRC" "$tree" || status=$?
+	"$top/integration/apply.sh" $only "$KERNEL_SRC" "$tree" || status=$?
 	case $status in
 	0) ;;
 	[234]) exit $status ;; # its codes are ours
 	*) die $EXIT_BUILD "the integration into $KERNEL_SRC failed, see above" ;;
 	esac
-	[ "$BASE" = patched ] || (cd "$top" &&
-		rsync -aR tools/testing/selftests/kvm samples/kvm "$tree/")
 }
 
 lab_config()
 {
-	set -- "$lab/configs/base.config"
+	set -- "$lab/configs/base.config" "$lab/configs/$KERNEL.config"
 	[ ! -e "$tree/arch/x86/kvm/tests" ] || set -- "$@" "$lab/configs/patched.config"
 	[ "$CONFIG" = base ] || set -- "$@" "$lab/configs/$CONFIG.config"
 	[ ! -e "$lab/configs/$CONFIG-$BASE.config" ] ||
@@ -157,7 +164,7 @@ find_headers()
 	fi
 	if [ -z "$KHEADERS" ]; then
 		"$lab/distro.sh" headers "$version" || exit
-		KHEADERS=$O/distro/headers-$version/build
+		KHEADERS=$O/distro/headers-$version-$FLAVOUR/build
 	fi
 	release=$(cat "$KHEADERS/include/config/kernel.release" 2>/dev/null) ||
 		die $EXIT_USAGE "KHEADERS=$KHEADERS: no kernel was built there, include/config/kernel.release is missing"
@@ -236,12 +243,13 @@ build_selftests()
 	done
 	build_headers
 	# The list on the command line replaces that of the Makefile: only what
-	# the plan starts is built, and the base needs no change to build ours.
+	# the plan starts is built, and the base needs no change to build ours. That of
+	# 7.3 has them built for x86-64-v2, of which MACHINE=amd lacks CMPXCHG16B.
 	logged selftests make -C "$sources" -j"$JOBS" OUTPUT="$tests/kvm" \
 		INSTALL_HDR_PATH="$tests/headers/usr" \
 		LDFLAGS="-static -pthread -no-pie -s" \
-		TEST_GEN_PROGS_x86_64="$(selftests | paste -sd' ')" \
-		TEST_GEN_PROGS_EXTENDED_x86_64= TEST_PROGS_x86_64=
+		EXTRA_CFLAGS=-mno-cx16 TEST_GEN_PROGS_$x86="$(selftests | paste -sd' ')" \
+		TEST_GEN_PROGS_EXTENDED_$x86= TEST_PROGS_$x86=
 }
 
 # program ROOM/NAME: a static program of the laboratory, for that room
@@ -286,9 +294,13 @@ check_settings
 [ -z "$MUTANT" ] || [ "$HOST$BASE" = distropatched ] ||
 	die $EXIT_USAGE "MUTANT=$MUTANT: mutants are built as modules; give HOST=distro"
 open_output
-KERNEL_SRC=$(readlink -m "$KERNEL_SRC")
-suffix=
-[ "$BASE" = patched ] || suffix=-$BASE
+find_base
+for test in $TESTS; do
+	TESTS=$test selected | grep -q . ||
+		die $EXIT_USAGE "TESTS: $test is not for KERNEL=$KERNEL; see tools/testing/kvmclock/machine/plan"
+done
+suffix=-$KERNEL
+[ "$BASE" = patched ] || suffix=$suffix-$BASE
 tree=${KVMCLOCK_TREE:-$O/linux$suffix}
 tests=$O/tests$suffix
 kernel=$O/kernel$suffix

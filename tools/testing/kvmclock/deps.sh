@@ -41,9 +41,11 @@ grub-common      grub-mkimage
 grub-pc-bin      /usr/lib/grub/i386-pc/linux.mod
 xorriso          xorriso
 "
+find_base
+source=
 case $KERNEL_SRC in
-/usr/src/linux-source-6.12.tar.xz)
-	needs="$needs linux-source-6.12 $KERNEL_SRC" ;;
+/usr/src/*)
+	[ -e "$KERNEL_SRC" ] || [ "${1-}" = update ] || source=$(basename "$KERNEL_SRC" .tar.xz) ;;
 esac
 
 # What a distribution's own configuration may ask of a build.
@@ -69,20 +71,27 @@ list_missing()
 	done
 }
 
+# The base kernel's source is; source.sh gets it elsewhere if not.
+offered()
+{
+	[ -n "$source" ] && apt-cache show "$source" >/dev/null 2>&1
+}
+
 PATH=$PATH:/usr/sbin:/sbin
 missing=$(list_missing | tr '\n' ' ')
-[ -n "$missing" ] || [ "${1-}" = update ] || exit 0
+[ -n "$missing$source" ] || [ "${1-}" = update ] || exit 0
 
 command -v apt-get >/dev/null ||
-	die $EXIT_TOOL "missing, and there is no apt-get to install it: $missing"
+	die $EXIT_TOOL "missing, and there is no apt-get to install it: $missing $source"
 root=
 if [ "$(id -u)" -ne 0 ]; then
-	command -v sudo >/dev/null ||
-		die $EXIT_TOOL "missing; as root: apt-get install $missing"
+	if ! command -v sudo >/dev/null; then
+		[ -n "$missing" ] || offered || exit 0
+		die $EXIT_TOOL "missing; as root: apt-get install $missing$source"
+	fi
 	root=sudo
 fi
 
-[ -z "$missing" ] || say "deps: installing $missing"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 apt()
@@ -92,10 +101,13 @@ apt()
 	die $EXIT_TOOL "apt-get $1 failed, see above; needed: $missing"
 }
 apt update
+! offered || missing=$missing$source
 [ -n "$missing" ] || exit 0
+say "deps: installing $missing"
 # shellcheck disable=SC2086 # a list of packages
 apt install --no-install-recommends $missing
 
 missing=$(list_missing | tr '\n' ' ')
+! offered || [ -e "$KERNEL_SRC" ] || missing=$missing$source
 [ -z "$missing" ] ||
 	die $EXIT_TOOL "still missing after apt-get install: $missing"

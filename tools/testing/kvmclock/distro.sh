@@ -1,22 +1,23 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# distro.sh headers|image VERSION: the distribution's own kernel of this version,
-# from its packages, unpacked instead of installed. Leaves in O=/distro:
-#	headers-VERSION/build		folder to build modules against
-#	image-VERSION/boot/vmlinuz-*	kernel
-#	image-VERSION/lib/modules/*	its modules
+# distro.sh headers|image VERSION: the distribution's own kernel of this version and
+# FLAVOUR=, from its packages, unpacked instead of installed. Leaves in O=/distro:
+#	headers-VERSION-FLAVOUR/build		folder to build modules against
+#	image-VERSION-FLAVOUR/boot/vmlinuz-*	kernel
+#	image-VERSION-FLAVOUR/lib/modules/*	its modules
 set -eu
 # shellcheck source=settings.sh
 . "$(dirname "$0")/settings.sh"
 
-# The smallest one that is a host and a guest: the cloud's.
-flavour=cloud-amd64
+# The smallest one that is a host and a guest is the cloud's.
+flavour=$FLAVOUR-amd64
+[ "$FLAVOUR" != generic ] || flavour=amd64
 
 newest()
 {
-	apt-cache search --names-only "^linux-$1-${version}[^ ]*-$flavour\$" |
-		cut -d' ' -f1 | grep -v -e -dbg -e -unsigned | sort -V | tail -n 1
+	apt-cache search --names-only "^linux-$1-$version([^0-9 -][^ -]*)?-$flavour\$" |
+		cut -d' ' -f1 | sort -V | tail -n 1
 }
 
 # find_package KIND
@@ -27,7 +28,7 @@ find_package()
 	"$lab/deps.sh" update
 	package=$(newest "$1")
 	[ -n "$package" ] ||
-		die $EXIT_TOOL "no package linux-$1-$version*-$flavour is to be had: take the newest kernel source, apt-get install linux-source-6.12$2"
+		die $EXIT_TOOL "no package linux-$1-$version*-$flavour is to be had: take the newest kernel source that it has, apt-get install linux-source-${version%.*}$2"
 }
 
 # unpack FOLDER PACKAGE...: appears complete or not at all
@@ -70,7 +71,7 @@ get_image()
 [ $# -eq 2 ] || die $EXIT_USAGE "usage: distro.sh headers|image VERSION"
 version=$2
 open_output
-folder=$O/distro/$1-$version
+folder=$O/distro/$1-$version-$FLAVOUR
 [ ! -d "$folder" ] || exit 0
 command -v apt-get >/dev/null ||
 	die $EXIT_TOOL "the distribution's kernel comes by apt-get, which is not here; KHEADERS= names a build folder for make modules"

@@ -6,7 +6,7 @@ set -u
 # shellcheck source=settings.sh
 . "$(dirname "$0")/settings.sh"
 
-say "kvmclock for Linux 6.12. Start with: make run"
+say "kvmclock for Linux 6.12 and 7.3. Start with: make run"
 say
 say "Targets"
 sed -n 's/^\([a-z-]*\):.*## /\1 /p' "$top/Makefile" |

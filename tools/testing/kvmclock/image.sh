@@ -16,7 +16,7 @@ build_host_kernel()
 	build_tree
 	version=$(tree_version)
 	"$lab/distro.sh" image "$version" || exit
-	distro=$O/distro/image-$version
+	distro=$O/distro/image-$version-$FLAVOUR
 	image=$(echo "$distro"/boot/vmlinuz-*)
 	release=${image##*/vmlinuz-}
 	[ "$BASE" = stock ] || build_modules
@@ -153,5 +153,7 @@ build_host()
 	cat >"$O/host" <<-END
 		image=$image
 		release=$release
+		base='$KERNEL_SRC'
+		hash=$(cat "$tree/.kvmclock/hash" 2>/dev/null)
 	END
 }

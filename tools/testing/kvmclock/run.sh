@@ -66,8 +66,10 @@ about()
 	date:     $(date)
 	series:   $(git -C "$top" describe --always --dirty 2>/dev/null || echo "not a git repository")
 	kernel:   $release $BASE${MUTANT:+, mutant $MUTANT}, $([ "$HOST" = distro ] && echo "the distribution's" || echo "$CONFIG") configuration
-	base:     $KERNEL_SRC
+	base:     $base
+	tree:     ${hash:-the base and our tests}
 	compiler: $(gcc --version | head -n 1)
+	spatch:   $(spatch --version | head -n 1)
 	machine:  $("$lab/machine.sh" about)
 	hardware: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) processors
 	END
@@ -175,6 +177,8 @@ fi
 "$lab/build.sh" host || exit
 image=''
 release=''
+base=''
+hash=''
 # shellcheck source=/dev/null # as build.sh left them
 . "$O/host"
 patience=1

@@ -18,7 +18,8 @@ case $SOB in
 esac
 command -v git >/dev/null || die $EXIT_TOOL "git: not installed; apt-get install git"
 "$lab/build.sh" tree || exit
-tree=$O/linux
+find_base
+tree=$O/linux-$KERNEL
 work=$O/series
 git=$work/git
 mails=$O/mails

@@ -6,17 +6,19 @@
 
 # What the caller set, for the command that repeats a run.
 given=
-for name in KERNEL_SRC BASE MACHINE HOST CONFIG MUTANT CASE O SMP DRIFT TIMEOUT; do
+for name in KERNEL KERNEL_SRC BASE MACHINE HOST FLAVOUR CONFIG MUTANT CASE O SMP DRIFT TIMEOUT; do
 	eval "given=\"\$given\${$name:+ $name=\$$name}\""
 done
 
-: "${KERNEL_SRC:=/usr/src/linux-source-6.12.tar.xz}" ## base kernel: a tarball or an unpacked 6.12.y tree
+: "${KERNEL:=}"         ## base kernel: 6.12 or 7.3, as Debian has it; empty: 6.12, or what KERNEL_SRC= is
+: "${KERNEL_SRC:=}"     ## base kernel of your own: a tarball or an unpacked tree of one of the two
 : "${BASE:=patched}"    ## patched: with our clock; stock: the same tests on the stock kernel
 : "${MACHINE:=amd}"    ## emulated machine: amd (QEMU), intel (Bochs: VMX with TSC scaling), or all, one after the other
 : "${HOST:=built}"      ## kernel of the emulated machine: built, or distro (the distribution's own, with our modules)
+: "${FLAVOUR:=cloud}"   ## HOST=distro, make modules: which of the distribution's kernels: cloud, generic, or rt (PREEMPT_RT)
 : "${CONFIG:=base}"     ## laboratory kernel: base, debug (sanitizers and lock checks), kcsan (data races of the clock), or irqsoff (how long interrupts are off)
 : "${KCONFIG:=}"        ## make kernel: your own configuration file instead of the laboratory's
-: "${KHEADERS:=}"       ## make modules: build folder of the kernel to build for, instead of the distribution's cloud kernel
+: "${KHEADERS:=}"       ## make modules: build folder of the kernel to build for, instead of one of the distribution's
 : "${MUTANT:=}"         ## make check HOST=distro, check-arith: on this breakage of tools/testing/kvmclock/checks/mutants; make mutants: only this one
 : "${O:=build}"         ## folder for everything that is built
 : "${TESTS:=}"          ## run only these tests of tools/testing/kvmclock/machine/plan
@@ -24,6 +26,7 @@ done
 : "${SMP:=2}"           ## processors for guests of the emulated machine, 1 to 63 (intel: 8)
 : "${DRIFT:=}"          ## amd: ppm by which the host believes its TSC faster than it is, 11000 to 100000 or negative
 : "${TIMEOUT:=}"        ## seconds until a machine that has not finished is ended; empty: as many as it should need
+: "${SUITE:=}"          ## make check-fresh: of which release of Debian, bookworm or trixie
 : "${SOB:=}"            ## make series: who posts it, as in SOB='Jo Doe <jo@example.org>'
 : "${PREFIX:=PATCH}"    ## make series: what the subjects begin with, as in PREFIX="PATCH v2"
 : "${JOBS:=$(nproc)}"   ## parallel jobs of a build
@@ -98,9 +101,11 @@ check_drift()
 
 check_settings()
 {
+	[ -z "$KERNEL" ] || one_of KERNEL 6.12 7.3
 	one_of BASE patched stock
 	one_of MACHINE amd intel all
 	one_of HOST built distro
+	one_of FLAVOUR cloud generic rt
 	one_of CONFIG base debug kcsan irqsoff
 	one_of V 0 1
 	number SMP 1 63
@@ -165,6 +170,29 @@ mutate()
 {
 	patch -d "$1" -p1 -F0 -s --no-backup-if-mismatch -r - <"$lab/checks/mutants/$MUTANT.patch" >&2 ||
 		die $EXIT_BUILD "checks/mutants/$MUTANT.patch does not fit the code any more; write it anew"
+}
+
+# find_base: from what the caller set, the base kernel's series in KERNEL, in
+# KERNEL_SRC where its source is, or will be once it is installed, and in x86 the name
+# that its selftests have for the architecture.
+find_base()
+{
+	if [ -n "$KERNEL_SRC" ]; then
+		KERNEL_SRC=$(readlink -m "$KERNEL_SRC")
+		found=$("$top/integration/apply.sh" --series "$KERNEL_SRC") || exit
+		[ "${KERNEL:-$found}" = "$found" ] ||
+			die $EXIT_USAGE "KERNEL=$KERNEL: KERNEL_SRC=$KERNEL_SRC is Linux $found; leave one of the two out"
+		KERNEL=$found
+	else
+		: "${KERNEL:=6.12}"
+		KERNEL_SRC=/usr/src/linux-source-$KERNEL.tar.xz
+		# What source.sh has fetched
+		if [ ! -e "$KERNEL_SRC" ] && [ -e "$O/source/${KERNEL_SRC##*/}" ]; then
+			KERNEL_SRC=$(readlink -m "$O/source/${KERNEL_SRC##*/}")
+		fi
+	fi
+	x86=x86
+	[ "$KERNEL" != 6.12 ] || x86=x86_64
 }
 
 # configure TREE FOLDER FRAGMENT...: configures TREE in FOLDER by these fragments over

@@ -11,6 +11,8 @@ set -eu
 # One configuration a line: a name, and what it has beside the laboratory's.
 variants()
 {
+	pae="HIGHMEM4G=y M686=y X86_PAE=y"
+	[ "$KERNEL" != 6.12 ] || pae=HIGHMEM64G=y
 	cat <<-END
 	built-in
 	no-xen		KVM_XEN=n
@@ -22,8 +24,8 @@ variants()
 	proven		DEBUG_KERNEL=y EXPERT=y PROVE_LOCKING=y KVM_PROVE_CLOCK=y
 	kunit		KUNIT=y KVM_CLOCK_KUNIT_TEST=m
 	modules		KVM=m KVM_AMD=m KVM_INTEL=m
-	32-bit		64BIT=n HIGHMEM64G=y NR_CPUS=8
-	32-bit-modules	64BIT=n HIGHMEM64G=y NR_CPUS=8 KVM=m KVM_AMD=m KVM_INTEL=m KVM_XEN=n
+	32-bit		64BIT=n $pae NR_CPUS=8
+	32-bit-modules	64BIT=n $pae NR_CPUS=8 KVM=m KVM_AMD=m KVM_INTEL=m KVM_XEN=n
 	END
 }
 
@@ -40,12 +42,12 @@ build_variant()
 	*) ARCH=x86_64 ;;
 	esac
 	export ARCH
-	build=$O/check-build/$ARCH
+	build=$O/check-build/$KERNEL-$ARCH
 	mkdir -p "$build"
 	for option; do
 		echo "CONFIG_$option"
 	done >"$build/.variant"
-	configure "$tree" "$build" "$lab/configs/base.config" "$build/.variant" &&
+	configure "$tree" "$build" "$lab/configs/base.config" "$lab/configs/$KERNEL.config" "$build/.variant" &&
 	kmake prepare &&
 	kmake W=1 C=0 arch/x86/kvm/ &&
 	for file in "$tree"/arch/x86/kvm/kvmclock_*.c; do
@@ -57,7 +59,8 @@ check_settings
 open_output
 "$lab/deps.sh" check-build || exit
 "$lab/build.sh" tree
-tree=$O/linux
+find_base
+tree=$O/linux-$KERNEL
 logs=$O/log/check-build
 mkdir -p "$logs"
 
@@ -76,7 +79,7 @@ done <"$logs/variants"
 cd "$tree"
 for file in arch/x86/kvm/kvmclock*.[ch] arch/x86/kvm/tests/*.c arch/x86/include/asm/kvmclock_state.h \
 	    include/trace/events/kvmclock.h tools/testing/selftests/kvm/*/kvmclock_*.c \
-	    tools/testing/selftests/kvm/include/x86_64/kvmclock*.h; do
+	    tools/testing/selftests/kvm/include/"$x86"/kvmclock*.h; do
 	# An overlay's file has no maintainers to be told of, and its includes no tree.
 	scripts/checkpatch.pl --strict --terse --no-summary -f "$file" || :
 done >"$logs/checkpatch"

@@ -15,6 +15,7 @@ export MACHINE SMP TESTS
 check_settings
 [ "$BASE" = patched ] || die $EXIT_USAGE "BASE=$BASE: make count runs on both kernels; leave it out"
 open_output
+find_base
 scratch
 
 for run in 1 2; do
@@ -41,14 +42,16 @@ awk '
 	' "$work/stock.1" "$work/patched.1"
 say "The same numbers in both runs."
 
-# The table in the README is this one, without the machine that it depends on.
-awk '
+# The README's table of this base kernel is this one, without the machine that it
+# depends on.
+heading="| instructions, Linux $KERNEL |"
+awk -v heading="$heading" '
 	function grouped(n) {
 		return n < 1000 ? n : grouped(int(n / 1000)) sprintf(",%03d", n % 1000)
 	}
 	{ number = $1; sub(/^[0-9]+ /, "") }
 	NR == FNR { stock[$0] = number; next }
-	FNR == 1 { print "| instructions | stock | ours | |\n|---|--:|--:|--:|" }
+	FNR == 1 { print heading " stock | ours | |\n|---|--:|--:|--:|" }
 	{
 		name = $0
 		what = $0; sub(/, [^,]*$/, "", what)
@@ -58,8 +61,8 @@ awk '
 		printf "| %s | %s | %s | %.2f |\n", name, grouped(stock[$0]), grouped(number),
 			number / stock[$0]
 	}' "$work/stock.1" "$work/patched.1" >"$work/table"
-awk -v table="$work/table" '
-	/^\| instructions / {
+awk -v table="$work/table" -v heading="$heading" '
+	index($0, heading) == 1 {
 		while ((getline line <table) > 0)
 			print line
 		there = 1

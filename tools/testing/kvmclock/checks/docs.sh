@@ -28,17 +28,18 @@ open_output
 "$lab/deps.sh" check-docs || exit
 BASE=stock "$lab/build.sh" tree
 BASE=patched "$lab/build.sh" tree
+find_base
 logs=$O/log/check-docs
 mkdir -p "$logs"
 
 ktap_plan 2
-warnings "$O/linux-stock" stock
-warnings "$O/linux" patched
+warnings "$O/linux-$KERNEL-stock" stock
+warnings "$O/linux-$KERNEL" patched
 say "# warnings: $(wc -l <"$logs/stock.warnings") of the stock kernel, $(wc -l <"$logs/patched.warnings") with ours"
 comm -13 "$logs/stock.warnings" "$logs/patched.warnings" >"$logs/new"
 ktap_empty sphinx "$logs/new"
 
-cd "$O/linux"
+cd "$O/linux-$KERNEL"
 set -- arch/x86/kvm/kvmclock*.[ch] arch/x86/include/asm/kvmclock_state.h samples/kvm/*.[ch] \
 	arch/x86/include/uapi/asm/kvm.h arch/x86/include/uapi/asm/pvclock-abi.h
 for file; do

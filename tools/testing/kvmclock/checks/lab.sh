@@ -33,6 +33,7 @@ stand_in()
 
 # The first run builds what is missing; not silently, it may take minutes.
 "$lab/build.sh" kernel || exit
+find_base
 
 stand_in make 'echo "*** Error staged by check-lab"; exit 2'
 stand_in df 'printf "staged\ndisk 9 8 1024 9%% /\n"'
@@ -41,8 +42,8 @@ for tool in sh dirname nproc awk sed tr id mkdir flock readlink cat; do
 	ln -s "$(command -v $tool)" "$work/few/$tool"
 done
 printf 'VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 1\n' >"$work/6.1/Makefile"
-cp -r "$O/linux/.kvmclock/pristine" "$work/peek"
-cp "$O/linux/Makefile" "$work/peek"
+cp -r "$O/linux-$KERNEL/.kvmclock/pristine" "$work/peek"
+cp "$O/linux-$KERNEL/Makefile" "$work/peek"
 echo "bool peek(struct kvm *kvm) { return kvm->arch.clock.master; }" >>"$work/peek/arch/x86/kvm/pmu.c"
 
 ktap_plan "$(grep -c '^expect ' "$0")"

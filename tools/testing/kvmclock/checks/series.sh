@@ -14,8 +14,10 @@ check_settings
 open_output
 "$lab/deps.sh" check-build || exit
 "$lab/series.sh" || exit
+find_base
+export KERNEL KERNEL_SRC
 mails=$O/mails
-work=$O/series-check
+work=$O/series-check-$KERNEL
 linux=$work/linux
 mkdir -p "$work/passed"
 
@@ -45,6 +47,7 @@ tests_there()
 	awk '/^#/ || NF == 0 || $2 ~ /^(named|kcsan)/ { next } { print $1, $4 }' "$lab/machine/plan" |
 	while read -r name command; do
 		case $name:$command in
+		*:kvm/x86/*) needs=tools/testing/selftests/kvm/$x86/${command#kvm/x86/}.c ;;
 		*:kvm/*) needs=tools/testing/selftests/$command.c ;;
 		kunit:*) needs=arch/x86/kvm/tests ;;
 		kvm_time:*) needs=samples/kvm/kvm-time.c ;;
@@ -132,7 +135,7 @@ in_linux branch -f series base
 in_linux checkout -q series
 # shellcheck disable=SC2046 # names without blanks
 if in_linux am -q $(find "$mails" -name '0*.patch' ! -name '0000-*' | sort) 2>"$work/am" </dev/null &&
-   diff -rq -x .git -x .kvmclock "$linux" "$O/linux"; then
+   diff -rq -x .git -x .kvmclock "$linux" "$O/linux-$KERNEL"; then
 	ktap_result 0 "git_am # the tree is the one of make tree"
 else
 	ktap_result 1 git_am "$work/am"
