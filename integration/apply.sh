@@ -1,9 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# apply.sh [--pristine] BASE TREE: make TREE, a kernel tree that has our clock,
-# from BASE, a pristine kernel of a supported series (a tarball or an unpacked
-# folder). With --pristine it stays as it is.
+# apply.sh [--pristine | --tests] BASE TREE: make TREE, a kernel tree that has our
+# clock, from BASE, a pristine kernel of a series that has a folder here (a tarball
+# or an unpacked folder).  With --pristine it stays as it is; with --tests it gets
+# our tests and samples, and nothing else.
+# apply.sh --series BASE: print of which series BASE is.
 #
 # A TREE that is there is brought up to date: with the same base and the same
 # integration/ only our files that differ are copied, so that a kernel build
@@ -31,95 +33,135 @@ say()
 	printf 'tree: %s\n' "$*"
 }
 
-pristine=
-if [ "${1-}" = --pristine ]; then
-	pristine=yes
-	shift
-fi
-[ $# -eq 2 ] || die 2 "usage: ${0##*/} [--pristine] BASE TREE; BASE is a kernel's tarball or folder, TREE the folder to make"
+usage()
+{
+	die 2 "usage: ${0##*/} [--pristine | --tests] BASE TREE, or --series BASE; BASE is a kernel's tarball or folder, TREE the folder to make"
+}
+
+mode=integrate
+case ${1-} in
+--pristine | --tests | --series)
+	mode=${1#--}
+	shift ;;
+esac
+case $mode:$# in
+series:1 | [!s]*:2) ;;
+*) usage ;;
+esac
 base=$1
-tree=${2%/}
+tree=${2-}
+tree=${tree%/}
 new=$tree.new
 
 # What TREE remembers, in a folder of its own:
 #	base		which base it was unpacked from; written when it was
 #	pristine/	the base's version of each file that was ever changed
 #	overlay		our files in it; written before they are copied
+#	hash		of all that is changed in it, or ours
 #	stamp		the integration it has, or "pristine"; written when it is complete
 memory=.kvmclock
 
 # ---- what the steps consist of ---------------------------------------------
 
-# The folders are numbered in the order of the steps, and what is in one of them
-# in the order in which it is applied.
+# The folders are numbered in the order of the steps.  What is in one of them, in
+# common/ or in the base's series, is applied in the order of its names.
 step()
 {
-	find "$here" -path "$here/$1" ! -name '*~' | sort
+	find "$here/common" "$here/$series" -path "*/$1" ! -name '*~' |
+		awk -F/ '{ print $NF "/" $0 }' | sort | cut -d/ -f2-
 }
 
 rules()
 {
-	step '1-rules/*.cocci'
+	step '2-rules/*.cocci'
 }
 
 patches()
 {
-	step '3-patches/*.patch'
+	step '4-patches/*.patch'
+}
+
+# edits FOLDER: the edits of a step, a line each.
+edits()
+{
+	step "$1/[0-9]*" | grep -v '\.patch$' | xargs -r cat | grep -v -e '^#' -e '^$' || :
+}
+
+# What a rule changes, as "file places": of every base, or of this series.  A rule
+# that removes by name has that instead of a number: check_names() looks for each.
+rule_changes()
+{
+	awk -v series="$series" '
+		sub(/^\/\/ changes: /, "") || sub("^// changes in " series ": ", "")' "$1"
 }
 
 rule_files()
 {
-	sed -n 's,^// files: ,,p' "$1"
+	rule_changes "$1" | awk '{ print $1 }'
 }
 
-leftovers()
+# lists NAME: the lines of all lists of that name.
+lists()
 {
-	step '2-leftovers/[0-9]*' | xargs -r cat | grep -v -e '^#' -e '^$'
-}
-
-# Files of the base that ours replace elsewhere.
-removed()
-{
-	grep -hv -e '^#' -e '^$' "$here/removed"
+	find "$here/common/$1" "$here/$series/$1" -exec cat {} + 2>/dev/null | grep -v -e '^#' -e '^$' || :
 }
 
 # Every file of the base that some step changes.
 touched()
 {
 	{
-		removed
+		lists removed
 		rules | while read -r rule; do
-			rule_files "$rule" | tr ' ' '\n'
+			rule_files "$rule"
 		done
-		leftovers | awk '{ print $2 }'
+		for folder in 1-edits 3-leftovers; do
+			edits $folder | awk '{ print $2 }'
+		done
 		patches | while read -r patch; do
 			sed -n 's,^+++ b/,,p' "$patch"
 		done
 	} | sort -u
 }
 
-# Our files, as "ours theirs": from the top of the repository, in the tree.
+# Our files, as "ours theirs": from the top of the repository, in the tree, where the
+# base's list of paths may have another place for them.
 overlay()
 {
+	roots="arch include Documentation samples tools/testing/selftests"
+	[ "$mode" != tests ] || roots="samples/kvm tools/testing/selftests"
 	(
 		cd "$top"
-		find arch include Documentation samples tools/testing/selftests -type f \
+		# shellcheck disable=SC2086 # a list of words
+		find $roots -type f \
 			! -name '*~' ! -name '.*.sw?' ! -name '*.orig' ! -name '*.rej' \
-			! -name '*.[oa]' ! -name '.*.cmd' ! -name '.checkpatch*' 2>/dev/null |
-			sort | awk '{ print $0, $0 }'
-		[ ! -f Kconfig ] || echo Kconfig arch/x86/kvm/Kconfig.kvmclock
-	)
+			! -name '*.[oa]' ! -name '.*.cmd' ! -name '.checkpatch*' 2>/dev/null | sort
+		[ "$mode" = tests ] || [ ! -f Kconfig ] || echo Kconfig
+	) | in_base
+}
+
+in_base()
+{
+	awk -v paths="$(lists paths | paste -sd' ' -)" '
+		BEGIN { n = split(paths, path, " ") }
+		{
+			theirs = $0
+			for (i = 1; i < n; i += 2)
+				if (index($0, path[i]) == 1)
+					theirs = path[i + 1] substr($0, length(path[i]) + 1)
+			print $0, theirs
+		}'
 }
 
 integration_id()
 {
-	if [ -n "$pristine" ]; then
-		echo pristine
+	if [ "$mode" != integrate ]; then
+		echo "$mode"
 		return
 	fi
 	(
 		cd "$here"
-		find . -type f ! -name '.*' ! -name '*~' | sort | while read -r file; do
+		find apply.sh edit.awk common "$series" -type f ! -name '.*' ! -name '*~' | sort |
+		while read -r file; do
 			sha256sum "$file"
 		done | sha256sum | cut -d' ' -f1
 	)
@@ -129,13 +171,14 @@ integration_id()
 
 supported()
 {
-	grep -v -e '^#' -e '^$' "$here/base"
+	(cd "$here" && find [0-9]*.[0-9]* -prune -type d | sort -V)
 }
 
 check_series()
 {
-	supported | grep -qxF "$1" && return
-	die 3 "$2 is Linux $1, but the base must be $(supported | paste -sd, -): set KERNEL_SRC= to such a kernel"
+	series=$1
+	supported | grep -qxF "$series" && return
+	die 3 "$2 is Linux $series, but the base must be $(supported | paste -sd, - | sed 's/,/ or /g'): set KERNEL_SRC= to such a kernel"
 }
 
 makefile_version()
@@ -164,14 +207,13 @@ check_base()
 	# A tarball says what it is in its first name, or else in its Makefile.
 	first=$(tar -tf "$base" 2>/dev/null | head -n 1) || first=
 	[ -n "$first" ] || die 3 "$base: tar cannot read it; give a kernel's tarball or folder"
-	series=$(printf '%s\n' "${first%%/*}" | sed -n 's/^linux-\(source-\)\{0,1\}\([0-9]*\.[0-9]*\).*/\2/p')
-	[ -n "$series" ] ||
-		series=$(tar --occurrence=1 -xOf "$base" "${first%%/*}/Makefile" 2>/dev/null | makefile_version)
-	[ "$series" != . ] || die 3 "$base: has no Makefile at its top, so this is no kernel; give a kernel's tarball"
-	check_series "$series" "$base"
+	found=$(printf '%s\n' "${first%%/*}" | sed -n 's/^linux-\(source-\)\{0,1\}\([0-9]*\.[0-9]*\).*/\2/p')
+	[ -n "$found" ] ||
+		found=$(tar --occurrence=1 -xOf "$base" "${first%%/*}/Makefile" 2>/dev/null | makefile_version)
+	[ "$found" != . ] || die 3 "$base: has no Makefile at its top, so this is no kernel; give a kernel's tarball"
+	check_series "$found" "$base"
 	identity="$(cd "$(dirname "$base")" && pwd)/${base##*/} $(stat -Lc '%s %Y' "$base")"
 }
-
 makefile_identity()
 {
 	awk '/^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) =/ { printf "%s ", $3 }'
@@ -234,11 +276,59 @@ unpack()
 	mv "$new/$memory/base.part" "$new/$memory/base"
 }
 
+# edit OP FILE PLACES WORDS: makes the edit, in FILE.
+edit()
+{
+	awk -f "$here/edit.awk" -v op="$1" -v places="$3" -v words="$4" "$2" >"$2.edited" || {
+		rm -f "$2.edited"
+		return 1
+	}
+	cat "$2.edited" >"$2"
+	rm "$2.edited"
+}
+
+# edit_base FOLDER: the edits of a step, in $work
+edit_base()
+{
+	edits "$1" | while read -r op file places words; do
+		edit "$op" "$work/$file" "$places" "$words" ||
+			die 3 "$file: '$op $words' of $1/ does not fit in $places places; look at what the base has there"
+	done
+}
+
+# How many places differ.  Blank lines are none: Coccinelle's versions differ in them.
+places_changed()
+{
+	diff -B -U0 "$1" "$2" | grep -c '^@@' || :
+}
+
+apply_rule()
+{
+	say "semantic patch ${1##*/}"
+	[ -n "$(rule_changes "$1")" ] ||
+		die 1 "${1##*/}: does not say what it changes in $series"
+	rule_files "$1" | while read -r file; do
+		mkdir -p "$before/${file%/*}"
+		cp "$work/$file" "$before/$file"
+	done
+	# shellcheck disable=SC2046 # a list of words
+	(cd "$work" && spatch --in-place --sp-file "$1" $(rule_files "$1")) >"$log" 2>&1 ||
+		die 3 "${1##*/}: Coccinelle failed on $(rule_files "$1" | paste -sd' ' -): $(grep -v '^\(warning\|HANDLING\|init\)' "$log" | tail -n 1)"
+	rule_changes "$1" | while read -r file places; do
+		[ "$places" != by-name ] || continue
+		found=$(places_changed "$before/$file" "$work/$file")
+		[ "$found" -eq "$places" ] ||
+			die 3 "${1##*/}: changes $found places of $file, not $places; look at what the base has there"
+	done
+}
+
 # Works on copies in $work, so that the tree only sees what has succeeded.
 change()
 {
 	work=$new/$memory/work
-	rm -rf "$work"
+	before=$new/$memory/before
+	log=$new/$memory/log
+	rm -rf "$work" "$before"
 	touched | while read -r file; do
 		mkdir -p "$work/${file%/*}" "$new/$memory/pristine/${file%/*}"
 		[ -f "$new/$memory/pristine/$file" ] || cp -p "$new/$file" "$new/$memory/pristine/$file" 2>/dev/null ||
@@ -246,27 +336,19 @@ change()
 		cp "$new/$memory/pristine/$file" "$work/$file"
 	done
 
-	log=$new/$memory/log
+	edit_base 1-edits
 	rules | while read -r rule; do
-		say "semantic patch ${rule##*/}"
-		# shellcheck disable=SC2046 # a list of words
-		(cd "$work" && spatch --in-place --sp-file "$rule" $(rule_files "$rule")) >"$log" 2>&1 ||
-			die 3 "${rule##*/}: Coccinelle failed on $(rule_files "$rule" | paste -sd' ' -): $(grep -v '^\(warning\|HANDLING\|init\)' "$log" | tail -n 1)"
+		apply_rule "$rule"
 	done
-
-	leftovers | while read -r op file words; do
-		awk -f "$here/edit.awk" -v op="$op" -v words="$words" "$work/$file" >"$work/tidied" ||
-			die 3 "$file: '$op $words' of its leftovers does not fit; look at what the base has there"
-		cat "$work/tidied" >"$work/$file"
-	done
-	rm -f "$work/tidied"
+	rm -rf "$before"
+	edit_base 3-leftovers
 
 	patches | while read -r patch; do
 		(cd "$work" && patch -p1 -F0 --no-backup-if-mismatch -r - <"$patch") >"$log" 2>&1 ||
 			die 3 "${patch##*/} does not fit: $(grep -B 1 FAILED "$log" | paste -sd' ' -)"
 	done
 
-	removed | while read -r file; do
+	lists removed | while read -r file; do
 		rm "$work/$file"
 	done
 }
@@ -279,7 +361,7 @@ lines_with()
 
 entries()
 {
-	grep -v -e '^#' -e '^$' "$here/$1" | awk '{ for (n = 2; n <= NF; n++) print $1, $n }'
+	lists "$1" | awk '{ for (n = 2; n <= NF; n++) print $1, $n }'
 }
 
 # What a rule removes by names in braces, as "place name": its "gone:" lines say
@@ -330,6 +412,19 @@ check_names()
 	say "$(gone | sort -u | wc -l) names of the old clock are gone, $(entries there | wc -l) of the new one are there"
 }
 
+# Sections of documentation that a patch adds have numbers of their own.
+check_sections()
+{
+	touched | grep '\.rst$' | while read -r file; do
+		again=$(awk '
+			!/^[0-9]+\.[0-9]+\.? / { next }
+			NR == FNR { before[$1]++; next }
+			++now[$1] > 1 && now[$1] > before[$1] { print $1 }
+		' "$new/$memory/pristine/$file" "$work/$file" | paste -sd' ' -)
+		[ -z "$again" ] || die 3 "$file: has two sections $again; a patch of 4-patches/ must take another number"
+	done
+}
+
 # All state is in two members arch.clock, for the clock's own files alone.
 check_walls()
 {
@@ -342,7 +437,7 @@ check_walls()
 install_changed()
 {
 	(cd "$new/$memory/pristine" && find . -type f) | sed 's,^\./,,' | while read -r file; do
-		if removed | grep -qxF "$file"; then
+		if lists removed | grep -qxF "$file"; then
 			rm -f "$new/$file"
 			continue
 		fi
@@ -361,35 +456,92 @@ replace()
 	mv "$2.kvmclock-new" "$2"
 }
 
+# Our files in the folder $ours, as this base has them: with the base's words for
+# what it calls otherwise, after patches where that is not all.  A step for files that
+# are not there - a series begins with few - does nothing.
+fit_ours()
+{
+	rm -rf "$ours"
+	mkdir "$ours"
+	while read -r file theirs; do
+		mkdir -p "$ours/${theirs%/*}"
+		cp -p "$top/$file" "$ours/$theirs"
+	done <"$list.new"
+
+	step '5-ours/*.patch' | while read -r patch; do
+		sed -n 's,^+++ b/,,p' "$patch" | while read -r file; do
+			[ -e "$ours/$file" ] || echo "$file"
+		done | grep -q . && continue
+		(cd "$ours" && patch -s -p1 -F0 --no-backup-if-mismatch -r - <"$patch") >"$ours.log" 2>&1 ||
+			die 1 "${patch##*/} does not fit: $(grep -B 1 FAILED "$ours.log" | paste -sd' ' -)"
+	done
+	rm -f "$ours.log"
+
+	edits 5-ours | while read -r op file places words; do
+		find "$ours/$file" -type f -exec grep -lwF "${words%% *}" {} + >"$ours.hits" 2>/dev/null || :
+		[ -s "$ours.hits" ] || [ ! -e "$ours/$file" ] ||
+			die 1 "$file: '$op $words' of 5-ours/ finds nothing; drop it, or mend it"
+		while read -r hit; do
+			edit "$op" "$hit" "$places" "$words" ||
+				die 1 "${hit#"$ours/"}: '$op $words' of 5-ours/ does not fit"
+		done <"$ours.hits"
+	done
+	rm -f "$ours.hits"
+}
+
 sync_overlay()
 {
 	to=$1
 	list=$to/$memory/overlay
+	ours=$to/$memory/ours
 	overlay >"$list.new"
-	while read -r ours theirs; do
+	while read -r file theirs; do
 		case $theirs in
 		*[!A-Za-z0-9._/+-]*)
-			die 1 "$ours: no file name for a kernel tree; rename it" ;;
+			die 1 "$file: no file name for a kernel tree; rename it" ;;
 		esac
-		grep -qxF "$ours $theirs" "$list" || [ ! -e "$to/$theirs" ] ||
-			die 3 "$theirs: the base has such a file, and so have we ($ours); change the base's by a rule or patch"
+		grep -qxF "$file $theirs" "$list" || [ ! -e "$to/$theirs" ] ||
+			die 3 "$theirs: the base has such a file, and so have we ($file); change the base's by a rule or patch"
 	done <"$list.new"
+	fit_ours
 
 	# Known before they are copied, so that an interrupted run can be undone.
 	sort -u "$list" "$list.new" >"$list.both"
 	mv "$list.both" "$list"
-	while read -r ours theirs; do
-		cmp -s "$top/$ours" "$to/$theirs" || replace "$top/$ours" "$to/$theirs"
+	while read -r file theirs; do
+		cmp -s "$ours/$theirs" "$to/$theirs" || replace "$ours/$theirs" "$to/$theirs"
 	done <"$list.new"
-	while read -r ours theirs; do
-		grep -qxF "$ours $theirs" "$list.new" || rm -f "$to/$theirs"
+	while read -r file theirs; do
+		grep -qxF "$file $theirs" "$list.new" || rm -f "$to/$theirs"
 	done <"$list"
 	mv "$list.new" "$list"
-	check_walls "$to"
+	rm -rf "$ours"
+	[ "$mode" = tests ] || check_walls "$to"
+	hash_tree "$to" >"$to/$memory/hash"
+}
+
+# Of every file that is ours, or changed: two trees of one base have the same hash
+# exactly if they are the same.
+hash_tree()
+{
+	(
+		cd "$1"
+		{
+			(cd "$memory/pristine" && find . -type f) | sed 's,^\./,,'
+			awk '{ print $2 }' "$memory/overlay"
+		} | sort -u | while read -r file; do
+			[ ! -f "$file" ] || sha256sum "$file"
+		done
+	) | sha256sum | cut -d' ' -f1
 }
 
 # ---- in order --------------------------------------------------------------
 
+if [ "$mode" = series ]; then
+	check_base
+	echo "$series"
+	exit
+fi
 check_tools
 check_base
 check_place
@@ -400,7 +552,7 @@ integration=$(integration_id)
 known=$tree/$memory
 if [ -f "$known/stamp" ] && [ "$(cat "$known/base")" = "$identity" ] &&
    [ "$(cat "$known/stamp")" = "$integration" ] && ! base_is_newer "$known/base"; then
-	[ -n "$pristine" ] || sync_overlay "$tree"
+	[ "$mode" = pristine ] || sync_overlay "$tree"
 	exit 0
 fi
 
@@ -410,18 +562,19 @@ if [ -d "$tree" ]; then
 	mv "$tree" "$new"
 fi
 rm -f "$new/$memory/stamp"
-if [ -n "$pristine" ] || [ "$(cat "$new/$memory/base" 2>/dev/null)" != "$identity" ] ||
+if [ "$mode" != integrate ] || [ "$(cat "$new/$memory/base" 2>/dev/null)" != "$identity" ] ||
    base_is_newer "$new/$memory/base"; then
 	rm -rf "$new"
 	unpack
 fi
 
-if [ -z "$pristine" ]; then
+if [ "$mode" = integrate ]; then
 	change
 	check_names
+	check_sections
 	install_changed
-	sync_overlay "$new"
 fi
+[ "$mode" = pristine ] || sync_overlay "$new"
 printf '%s\n' "$integration" >"$new/$memory/stamp"
 mv "$new" "$tree"
-say "$tree is ready"
+say "$tree is ready$(sed "s,^,: sha256 ," "$tree/$memory/hash" 2>/dev/null)"

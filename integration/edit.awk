@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # awk -f edit.awk -v op=... -v words=... FILE: FILE with one edit that Coccinelle
-# cannot make, on standard output.  Exit status 1 if there was nothing to do, or
-# more than one place where one is meant (*).
+# cannot make, on standard output.  Exit status 1 if it was not made in as many places
+# as -v places= says, or, if that is + or is not given, in none.
 #
 # drop-item NAME         a function, prototype, type, macro or test case, with the
 #                        comment before it
@@ -14,11 +14,13 @@
 # drop-if WORDS          an #if that has WORDS, and what is in it
 # drop-empty-if          every #if ... #endif with nothing between
 # drop-line WORDS        the lines that have WORDS
-# drop-comment WORDS     the comment that has WORDS (*)
-# unwrap-if WORDS        the #if and #endif around the line that has WORDS (*)
+# drop-comment WORDS     the comment that has WORDS
+# unwrap-if WORDS        the #if and #endif around the line that has WORDS
+# replace OLD NEW        an identifier
 # rename OLD NEW         an identifier, in comments
 # wrap FUNCTION          its arguments, where a call is over 100 columns
-# blank-before WORDS     a blank line before the line that has WORDS (*)
+# blank-before WORDS     a blank line before the line that has WORDS
+# blank-after WORDS      ... or after it
 
 { line[NR] = $0 }
 
@@ -188,7 +190,6 @@ function drop_line(    n)
 
 function drop_comment(    n, m, end, text)
 {
-	single = 1
 	for (n = 1; n <= NR; n++) {
 		end = comment_end(n)
 		if (!end)
@@ -208,7 +209,6 @@ function drop_comment(    n, m, end, text)
 
 function unwrap_if(    n, at)
 {
-	single = 1
 	pair_ifs()
 	for (n = 1; n <= NR; n++)
 		if (index(line[n], words)) {
@@ -235,6 +235,21 @@ function rename(old, new,    n, inside)
 		}
 		if (index(line[n], "*/"))
 			inside = 0
+	}
+}
+
+function replace(old, new,    n, at, rest)
+{
+	for (n = 1; n <= NR; n++) {
+		rest = line[n]
+		line[n] = ""
+		while (has_word(rest, old)) {
+			at = index(substr(rest, RSTART), old) + RSTART - 1
+			line[n] = line[n] substr(rest, 1, at - 1) new
+			rest = substr(rest, at + length(old))
+			done++
+		}
+		line[n] = line[n] rest
 	}
 }
 
@@ -278,13 +293,13 @@ function wrap(    n, at, m, c, depth, out)
 	}
 }
 
-function blank_before(    n)
+# Beside each line that has the words: before it, -1, or after it, 1.
+function blank(where,    n)
 {
-	single = 1
-	for (n = 2; n <= NR; n++)
+	for (n = 1; n <= NR; n++)
 		if (index(line[n], words)) {
-			if (line[n - 1] != "")
-				line[n] = "\n" line[n]
+			if (line[n + where] != "")
+				line[n] = where < 0 ? "\n" line[n] : line[n] "\n"
 			done++
 		}
 }
@@ -311,17 +326,23 @@ END {
 		drop_comment()
 	else if (op == "unwrap-if")
 		unwrap_if()
+	else if (op == "replace")
+		replace(word[1], word[2])
 	else if (op == "rename")
 		rename(word[1], word[2])
 	else if (op == "wrap")
 		wrap()
 	else if (op == "blank-before")
-		blank_before()
+		blank(-1)
+	else if (op == "blank-after")
+		blank(1)
 	# What was at the end leaves no blank line behind.
 	for (n = NR; n > 1 && (gone[n] || line[n] == ""); n--)
 		gone[n] = 1
 	for (n = 1; n <= NR; n++)
 		if (!gone[n])
 			print line[n]
-	exit !(single ? done == 1 : done)
+	if (places + 0 && done != places)
+		print "in " done + 0 " places" >"/dev/stderr"
+	exit !(places + 0 ? done == places : done)
 }

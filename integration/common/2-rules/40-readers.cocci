@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 // Who reads or writes a vCPU's TSC state uses accessors.
-// files: arch/x86/kvm/lapic.c arch/x86/kvm/hyperv.c arch/x86/kvm/debugfs.c
-// files: arch/x86/kvm/svm/svm.c arch/x86/kvm/svm/nested.c
-// files: arch/x86/kvm/vmx/vmx.c arch/x86/kvm/vmx/nested.c
+// changes: arch/x86/kvm/lapic.c 5
+// changes: arch/x86/kvm/hyperv.c 1
+// changes: arch/x86/kvm/debugfs.c 2
+// changes: arch/x86/kvm/svm/svm.c 3
+// changes: arch/x86/kvm/svm/nested.c 5
+// changes: arch/x86/kvm/vmx/vmx.c 4
+// changes: arch/x86/kvm/vmx/nested.c 11
 
 // L2's ratio is as old as its offset: forget both, and take L1's.
 @ nested_failure @
-expression vcpu, E;
+expression vcpu, C, E;
 @@
+ if (C)
 -vcpu->arch.tsc_offset -= E;
 +{
 +kvm_set_tsc_offset(vcpu, kvm_l1_tsc_offset(vcpu));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // L1 never goes on with a TSC that is L2's, or was its own before a write.
-// files: arch/x86/kvm/svm/nested.c arch/x86/kvm/vmx/nested.c
+// changes: arch/x86/kvm/svm/nested.c 1
+// changes: arch/x86/kvm/vmx/nested.c 1
 
 // Leaving L2 without a #VMEXIT: vmcb01 has L1's offset, but an emulated RDMSR and
 // the ratio, which is the CPU's and not the VMCB's, come from the vCPU's state.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 // Hyper-V's counter is a reading of the VM's one clock, and its page is written
 // with the vCPU's own: enabling it is no reason to look at the master clock.
-// files: arch/x86/kvm/hyperv.c arch/x86/kvm/hyperv.h
+// changes: arch/x86/kvm/hyperv.c 4
+// changes: arch/x86/kvm/hyperv.h 2
 // gone: arch/x86/kvm/hyperv.c
 // gone: arch/x86/kvm/hyperv.h
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // Xen's time and the pseudo counters are readings of the VM's one clock.
-// files: arch/x86/kvm/xen.c arch/x86/kvm/pmu.c
+// changes: arch/x86/kvm/xen.c 11
+// changes: arch/x86/kvm/pmu.c 1
 
 @ clock @
 expression kvm;

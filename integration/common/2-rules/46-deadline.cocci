@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // A deadline is a value of the guest's TSC: who moves the TSC arms its timer anew.
-// files: arch/x86/kvm/lapic.c arch/x86/kvm/vmx/vmx.c
+// changes: arch/x86/kvm/lapic.c 1
+// changes: arch/x86/kvm/vmx/vmx.c 1
 
 @ restart @
 identifier vcpu;

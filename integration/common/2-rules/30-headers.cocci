@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // All state is in two structs of ours; the interface is in kvmclock.h.
-// files: arch/x86/include/asm/kvm_host.h arch/x86/kvm/x86.h
+// changes: arch/x86/include/asm/kvm_host.h 11
+// changes: arch/x86/kvm/x86.h 4
 // gone: arch/x86/include/asm/kvm_host.h
 // gone: arch/x86/kvm/x86.h
 // gone: arch/x86/kvm arch\.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 // Time in a runstate is not negative, nor is what is left of it unsigned.
-// files: arch/x86/kvm/xen.c
+// changes: arch/x86/kvm/xen.c 2
 
 // The clock may be set back, and the scheduler's delay comes from another one.
 @ runstate @

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // Memory that comes is given what the clock owes it, before the guest can see it:
 // nothing is mapped in advance meanwhile (see also 3-patches/90-prefetch.patch).
-// files: arch/x86/kvm/mmu/mmu.c
+// changes: arch/x86/kvm/mmu/mmu.c 3
 
 @ faultin @
 identifier vcpu, fault;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-// files: arch/x86/kvm/xen.c
+// changes: arch/x86/kvm/xen.c 1
 
 // Mapping the shared page is no reason to look at the master clock.
 @ shared_info @

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 // x86.c calls the clock instead of being it.
-// files: arch/x86/kvm/x86.c
+// changes: arch/x86/kvm/x86.c 42
 
 @ load @
 identifier vcpu, cpu;
@@ -33,17 +33,6 @@ identifier vcpu, cpu;
  {
  <...
 -if (kvm_check_tsc_unstable()) { ... }
- ...>
- }
-
-@ load_request @
-identifier vcpu, cpu;
-@@
- void kvm_arch_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
- {
- <...
--if (!vcpu->kvm->arch.use_master_clock || vcpu->cpu == -1)
--	kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
  ...>
  }
 
@@ -116,51 +105,6 @@ expression vcpu, kvm, R;
 |
 -kvmclock_reset(vcpu);
 +kvmclock_vcpu_reset(vcpu);
-)
-
-@ postcreate @
-identifier vcpu, kvm;
-statement S;
-expression E;
-@@
- void kvm_arch_vcpu_postcreate(struct kvm_vcpu *vcpu)
- {
--struct kvm *kvm = vcpu->kvm;
- ...
--if (kvmclock_periodic_sync && E) S
- }
-
-@ precreate_vm @
-identifier kvm, type, flags;
-@@
- int kvm_arch_init_vm(struct kvm *kvm, unsigned long type)
- {
- ...
--unsigned long flags;
- ...
--raw_spin_lock_init(&kvm->arch.tsc_write_lock);
- mutex_init(&kvm->arch.apic_map_lock);
--seqcount_raw_spinlock_init(...);
--kvm->arch.kvmclock_offset = ...;
--raw_spin_lock_irqsave(&kvm->arch.tsc_write_lock, flags);
--pvclock_update_vm_gtod_copy(kvm);
--raw_spin_unlock_irqrestore(&kvm->arch.tsc_write_lock, flags);
--kvm->arch.default_tsc_khz = ...;
-+kvmclock_init_vm(kvm);
- ...
- }
-
-@ works @
-expression kvm;
-@@
-(
--INIT_DELAYED_WORK(&kvm->arch.kvmclock_update_work, ...);
-|
--INIT_DELAYED_WORK(&kvm->arch.kvmclock_sync_work, ...);
-|
--cancel_delayed_work_sync(&kvm->arch.kvmclock_update_work);
-|
--cancel_delayed_work_sync(&kvm->arch.kvmclock_sync_work);
 )
 
 @ destroy_vm @
@@ -281,105 +225,6 @@ expression vcpu, gpa, type_;
 @@
 -kvm_pv_clock_pairing(vcpu, gpa, type_)
 +kvmclock_pairing(vcpu, gpa, type_)
-
-@ msr_write_tsc @
-expression vcpu, data;
-identifier info;
-@@
-(
--if (info->host_initiated) { kvm_synchronize_tsc(vcpu, &data); } else { ... }
-+kvm_tsc_write_msr(vcpu, data, info->host_initiated);
-|
- if (guest_cpuid_has(vcpu, X86_FEATURE_TSC_ADJUST)) {
--	if (!info->host_initiated) { ... }
--	vcpu->arch.ia32_tsc_adjust_msr = data;
-+	kvm_tsc_write_adjust_msr(vcpu, data, info->host_initiated);
- }
-)
-
-@ msr_write_clock @
-symbol msr_info;
-expression vcpu, data, old, by_host;
-@@
-(
--vcpu->kvm->arch.wall_clock = data;
--kvm_write_wall_clock(vcpu->kvm, data, 0);
-+if (!kvmclock_set_wall_clock(vcpu, data, msr_info->host_initiated))
-+	return 1;
-|
--kvm_write_system_time(vcpu, data, old, by_host);
-+kvmclock_set_system_time(vcpu, data, by_host);
-)
-
-@ msr_read_tsc @
-identifier offset, ratio, info;
-symbol vcpu;
-statement S1, S2;
-@@
--if (info->host_initiated) S1 else S2
--info->data = kvm_scale_tsc(rdtsc(), ratio) + offset;
-+info->data = kvm_tsc_read_msr(vcpu, info->host_initiated);
-
-@ msr_read_tsc_variables @
-identifier v = {offset, ratio};
-typedef u64;
-@@
- int kvm_get_msr_common(...)
- {
- <...
--u64 v;
- ...>
- }
-
-@ msr_read_clock @
-typedef u64;
-expression vcpu, X;
-@@
-(
--X = (u64)vcpu->arch.ia32_tsc_adjust_msr
-+X = kvm_tsc_adjust_msr(vcpu)
-|
--vcpu->kvm->arch.wall_clock
-+kvmclock_wall_clock_msr(vcpu->kvm)
-|
--vcpu->arch.time
-+kvmclock_system_time_msr(vcpu)
-)
-
-@ ioctl_set_khz_vcpu @
-typedef u32;
-symbol vcpu, arg;
-identifier khz, r;
-expression E, E1, E2;
-statement S1, S2;
-@@
--u32 khz;
--r = -EINVAL;
--khz = E;
--if (E1) S1
--if (E2) S2
--if (!kvm_set_tsc_khz(vcpu, khz)) r = 0;
--goto out;
-+r = kvm_tsc_set_vcpu_khz(vcpu, (u32)arg);
-+goto out;
-
-@ ioctl_set_khz_vm @
-typedef u32;
-symbol kvm, arg;
-identifier khz, r;
-expression E, E1, E2;
-statement S1, S2;
-@@
--u32 khz;
--r = -EINVAL;
--khz = E;
--if (E1) S1
--if (E2) S2
--WRITE_ONCE(kvm->arch.default_tsc_khz, khz);
--r = 0;
--goto out;
-+r = kvm_tsc_set_vm_khz(kvm, (u32)arg);
-+goto out;
 
 @ ioctls @
 expression kvm, vcpu, argp, attr;

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+// x86.c calls the clock, where 6.12 is not as the newest base.
+// changes: arch/x86/kvm/x86.c 10
+
+@ load_request @
+identifier vcpu, cpu;
+@@
+ void kvm_arch_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
+ {
+ <...
+-if (!vcpu->kvm->arch.use_master_clock || vcpu->cpu == -1)
+-	kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
+ ...>
+ }
+
+@ postcreate @
+identifier vcpu, kvm;
+statement S;
+expression E;
+@@
+ void kvm_arch_vcpu_postcreate(struct kvm_vcpu *vcpu)
+ {
+-struct kvm *kvm = vcpu->kvm;
+ ...
+-if (kvmclock_periodic_sync && E) S
+ }
+
+@ precreate_vm @
+identifier kvm, type, flags;
+@@
+ int kvm_arch_init_vm(struct kvm *kvm, unsigned long type)
+ {
+ ...
+-unsigned long flags;
+ ...
+-raw_spin_lock_init(&kvm->arch.tsc_write_lock);
+ mutex_init(&kvm->arch.apic_map_lock);
+-seqcount_raw_spinlock_init(...);
+-kvm->arch.kvmclock_offset = ...;
+-raw_spin_lock_irqsave(&kvm->arch.tsc_write_lock, flags);
+-pvclock_update_vm_gtod_copy(kvm);
+-raw_spin_unlock_irqrestore(&kvm->arch.tsc_write_lock, flags);
+-kvm->arch.default_tsc_khz = ...;
++kvmclock_init_vm(kvm);
+ ...
+ }
+
+@ works @
+expression kvm;
+@@
+(
+-INIT_DELAYED_WORK(&kvm->arch.kvmclock_update_work, ...);
+|
+-INIT_DELAYED_WORK(&kvm->arch.kvmclock_sync_work, ...);
+|
+-cancel_delayed_work_sync(&kvm->arch.kvmclock_update_work);
+|
+-cancel_delayed_work_sync(&kvm->arch.kvmclock_sync_work);
+)
+
+@ ioctl_set_khz_vcpu @
+typedef u32;
+symbol vcpu, arg;
+identifier khz, r;
+expression E, E1, E2;
+statement S1, S2;
+@@
+-u32 khz;
+-r = -EINVAL;
+-khz = E;
+-if (E1) S1
+-if (E2) S2
+-if (!kvm_set_tsc_khz(vcpu, khz)) r = 0;
+-goto out;
++r = kvm_tsc_set_vcpu_khz(vcpu, (u32)arg);
++goto out;
+
+@ ioctl_set_khz_vm @
+typedef u32;
+symbol kvm, arg;
+identifier khz, r;
+expression E, E1, E2;
+statement S1, S2;
+@@
+-u32 khz;
+-r = -EINVAL;
+-khz = E;
+-if (E1) S1
+-if (E2) S2
+-WRITE_ONCE(kvm->arch.default_tsc_khz, khz);
+-r = 0;
+-goto out;
++r = kvm_tsc_set_vm_khz(kvm, (u32)arg);
++goto out;
