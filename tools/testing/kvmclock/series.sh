@@ -24,7 +24,13 @@ work=$O/series
 git=$work/git
 mails=$O/mails
 
-names=$(awk '/^[a-z]/ { print $1 }' "$series/order")
+# A patch that is there for another base only is none here.
+names=$(awk -v kernel="$KERNEL" '
+	function last() { if (here) print name }
+	/^[a-z]/ { last(); name = $1; here = 0 }
+	/^[ \t]/ { here += $1 != "step" || $0 ~ "[ \t](common|" kernel ")/" }
+	END { last() }
+	' "$series/order")
 
 # brought PATCH KEYWORD: what the patch brings by this keyword, a line each
 brought()
@@ -55,14 +61,10 @@ after_patch()
 	echo "$later"
 }
 
-# bring PATCH TREE: the files of the overlay that the patch brings
-bring()
+# steps PATCH: what of integration/ the patch brings on this base
+steps()
 {
-	for file in $(brought "$1" file | tr '\n' ' '); do
-		[ -f "$top/$file" ] || die $EXIT_USAGE "series/order: $1: $file is not there"
-		mkdir -p "$2/$(dirname "$file")"
-		cp -p "$top/$file" "$2/$file"
-	done
+	brought "$1" step | tr ' ' '\n' | grep -e "^common/" -e "^$KERNEL/" || :
 }
 
 # What there is to apply for PATCH: a repository like this one, with less in it.
@@ -70,27 +72,41 @@ make_stage()
 {
 	stage=$work/stage
 	rm -rf "$stage"
-	mkdir -p "$stage/integration"
+	mkdir -p "$stage/integration/common" "$stage/integration/$KERNEL"
 	cd "$top/integration"
-	cp -p apply.sh edit.awk base "$stage/integration/"
-	for name in gone there removed; do
-		: >"$stage/integration/$name"
-	done
+	cp -p apply.sh edit.awk "$stage/integration/"
+	# Where our files go, and what is done to them, whichever they are.
+	find common "$KERNEL" \( -name paths -o -path '*/5-ours/*' \) -type f \
+		-exec cp -p --parents {} "$stage/integration/" \;
 	for name in $(until_patch "$1"); do
-		for file in $(brought "$name" step | tr '\n' ' '); do
+		for file in $(steps "$name"); do
 			cp -p --parents "$file" "$stage/integration/" || die $EXIT_USAGE "series/order: $name: integration/$file is not there"
 		done
-		bring "$name" "$stage"
+		for file in $(brought "$name" file | tr '\n' ' '); do
+			[ -f "$top/$file" ] || die $EXIT_USAGE "series/order: $name: $file is not there"
+			mkdir -p "$stage/$(dirname "$file")"
+			cp -p "$top/$file" "$stage/$file"
+		done
 	done
 	cd "$top"
+}
+
+# in_base FILE: its name on this base
+in_base()
+{
+	cat "$top/integration/common/paths" "$top/integration/$KERNEL/paths" 2>/dev/null |
+		awk -v file="$1" '
+			/^[^#]/ && index(file, $1) == 1 { file = $2 substr(file, length($1) + 1) }
+			END { print file }'
 }
 
 # drop OP FILE WORDS: leaves it out of the file, in the worktree
 drop()
 {
-	[ -f "$git/$2" ] || return 0
-	if awk -f "$top/integration/edit.awk" -v op="drop-$1" -v words="$3" "$git/$2" >"$work/dropped"; then
-		cat "$work/dropped" >"$git/$2"
+	from=$git/$(in_base "$2")
+	[ -f "$from" ] || return 0
+	if awk -f "$top/integration/edit.awk" -v op="drop-$1" -v words="$3" "$from" >"$work/dropped"; then
+		cat "$work/dropped" >"$from"
 	elif [ -n "$next" ]; then
 		die $EXIT_USAGE "series/order: '$1 $2 $3': there is no such thing in the file"
 	fi
@@ -118,14 +134,10 @@ leave_out()
 # The files of the tree after PATCH, in the worktree.
 make_tree()
 {
-	if [ -n "$(brought "$1" step)" ]; then
-		make_stage "$1"
-		rm -rf "$work/tree"
-		"$work/stage/integration/apply.sh" "$work/base" "$work/tree" >"$work/log" 2>&1 ||
-			die $EXIT_BASE "series: $1: $(tail -n 1 "$work/log")"
-	else
-		bring "$1" "$work/tree"
-	fi
+	make_stage "$1"
+	[ -z "$(steps "$1")" ] || rm -rf "$work/tree"
+	"$work/stage/integration/apply.sh" "$work/base" "$work/tree" >"$work/log" 2>&1 ||
+		die $EXIT_BASE "series: $1: $(tail -n 1 "$work/log")"
 	rsync -rc --delete --exclude=/.git --exclude=/.kvmclock "$work/tree/" "$git/"
 	for later in $(after_patch "$1"); do
 		leave_out "$later" "$(after_patch "$1" | grep -o "$later \$")"
