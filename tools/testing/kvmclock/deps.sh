@@ -45,7 +45,7 @@ find_base
 source=
 case $KERNEL_SRC in
 /usr/src/*)
-	[ -e "$KERNEL_SRC" ] || [ "${1-}" = update ] || source=$(basename "$KERNEL_SRC" .tar.xz) ;;
+	[ -e "$KERNEL_SRC" ] || [ "${1-}" = update ] || source=${KERNEL_SRC##*/} source=${source%.tar.xz} ;;
 esac
 
 # What a distribution's own configuration may ask of a build.

@@ -9,6 +9,8 @@
 set -eu
 # shellcheck source=settings.sh
 . "$(dirname "$0")/settings.sh"
+# shellcheck source=archive.sh
+. "$lab/archive.sh"
 
 # The smallest one that is a host and a guest is the cloud's.
 flavour=$FLAVOUR-amd64
@@ -16,7 +18,8 @@ flavour=$FLAVOUR-amd64
 
 newest()
 {
-	apt-cache search --names-only "^linux-$1-$version([^0-9 -][^ -]*)?-$flavour\$" |
+	# shellcheck disable=SC2086 # options
+	apt-cache $apt search --names-only "^linux-$1-$version([^0-9 -][^ -]*)?-$flavour\$" |
 		cut -d' ' -f1 | sort -V | tail -n 1
 }
 
@@ -27,45 +30,47 @@ find_package()
 	[ -z "$package" ] || return 0
 	"$lab/deps.sh" update
 	package=$(newest "$1")
+	[ -z "$package" ] || return 0
+	use_suite "${version%.*}" "linux-$1-$version*-$flavour"
+	package=$(newest "$1")
 	[ -n "$package" ] ||
-		die $EXIT_TOOL "no package linux-$1-$version*-$flavour is to be had: take the newest kernel source that it has, apt-get install linux-source-${version%.*}$2"
+		die $EXIT_TOOL "neither has $suite: take a source whose kernel is to be had, the newest by apt-get install linux-source-${version%.*}$2"
 }
 
-# unpack FOLDER PACKAGE...: appears complete or not at all
-unpack()
+# depends PACKAGE NAMES: its dependencies linux-NAME-*, NAMES being a pattern
+depends()
 {
-	to=$1
-	shift
-	need_space 700 "the distribution's kernel"
-	say "distro: unpacking $1"
-	rm -rf "$to.part"
-	mkdir -p "$to.part/deb"
-	# As root apt says that it downloads as root; only its failure matters.
-	(cd "$to.part/deb" && apt-get -q download "$@" >log 2>&1) || {
-		cat "$to.part/deb/log" >&2
-		die $EXIT_TOOL "apt-get could not download $*, see above"
-	}
-	for deb in "$to.part/deb"/*.deb; do
-		dpkg -x "$deb" "$to.part"
-	done
-	rm -r "$to.part/deb"
+	# shellcheck disable=SC2086 # options
+	apt-cache $apt depends "$1" | sed -n "s/^ *Depends: \(linux-\($2\)-.*\)/\1/p"
 }
 
 get_headers()
 {
 	find_package headers ", or name another kernel's build folder by KHEADERS="
 	# shellcheck disable=SC2046 # a list of packages
-	unpack "$folder" "$package" $(apt-cache depends "$package" |
-		sed -n 's/^ *Depends: \(linux-\(headers\|kbuild\)-.*\)/\1/p')
+	unpack "$folder" "$package" $(depends "$package" 'headers\|kbuild')
+	build=$folder.part/usr/src/$package
+	compiler=$(sed -n 's/^CC = .*\(gcc-[0-9]*\)$/\1/p' "$build/.kernelvariables")
+	command -v "${compiler:-gcc}" >/dev/null ||
+		die $EXIT_TOOL "$package wants $compiler, which is not here: build its modules on the distribution that has both"
 	# Its Makefile names the folder that it would be installed to.
-	sed -i "s, /usr/src/, $folder/usr/src/," "$folder.part/usr/src/$package/Makefile"
+	sed -i "s,\([ =]\)/usr/src/,\1$folder/usr/src/," "$build/Makefile"
 	ln -s "usr/src/$package" "$folder.part/build"
 }
 
 get_image()
 {
 	find_package image ""
-	unpack "$folder" "$package"
+	# shellcheck disable=SC2046 # a list of packages
+	unpack "$folder" "$package" $(depends "$package" 'base\|binary\|modules')
+	# 7.3's are of several packages, and all below /usr.
+	new=$folder.part/usr/lib/modules
+	[ -d "$new" ] || return 0
+	mkdir -p "$folder.part/boot" "$folder.part/lib"
+	for release in "$new"/*; do
+		mv "$release/vmlinuz" "$folder.part/boot/vmlinuz-${release##*/}"
+	done
+	mv "$new" "$folder.part/lib/"
 }
 
 [ $# -eq 2 ] || die $EXIT_USAGE "usage: distro.sh headers|image VERSION"
@@ -73,6 +78,8 @@ version=$2
 open_output
 folder=$O/distro/$1-$version-$FLAVOUR
 [ ! -d "$folder" ] || exit 0
+need_space 700 "the distribution's kernel"
+say "distro: fetching Linux $version, $1, of $flavour"
 command -v apt-get >/dev/null ||
 	die $EXIT_TOOL "the distribution's kernel comes by apt-get, which is not here; KHEADERS= names a build folder for make modules"
 case $1 in

@@ -69,7 +69,7 @@ about()
 	base:     $base
 	tree:     ${hash:-the base and our tests}
 	compiler: $(gcc --version | head -n 1)
-	spatch:   $(spatch --version | head -n 1)
+	spatch:   $(spatch --version 2>/dev/null | head -n 1)
 	machine:  $("$lab/machine.sh" about)
 	hardware: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) processors
 	END
