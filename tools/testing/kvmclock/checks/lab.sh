@@ -23,6 +23,24 @@ expect()
 	ktap_result $((got != want)) "$what # exit code $got, $want expected" "$work/log"
 }
 
+# expect_base NAME WORDS: how one ends on the base $work/NAME, and what it says of it
+expect_base()
+{
+	KERNEL_SRC=$work/$1 O=$work/o "$lab/run.sh" check >"$work/log" 2>&1
+	got=$?
+	tail -n 1 "$work/log" | sed 's/^/# /'
+	tail -n 1 "$work/log" | grep -qF -e "$2" || got="$got without '$2'"
+	[ "$got" = $EXIT_BASE ]
+	ktap_result $? "base_$1 # exit code $got, $EXIT_BASE expected" "$work/log"
+}
+
+# base NAME: a copy of what the base has of the files that integration/ changes
+base()
+{
+	cp -r "$tree/.kvmclock/pristine" "$work/$1"
+	cp "$tree/Makefile" "$work/$1"
+}
+
 # stand_in TOOL SCRIPT: a folder for PATH in which TOOL does this instead
 stand_in()
 {
@@ -42,11 +60,18 @@ for tool in sh dirname nproc awk sed tr id mkdir flock readlink cat; do
 	ln -s "$(command -v $tool)" "$work/few/$tool"
 done
 printf 'VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 1\n' >"$work/6.1/Makefile"
-cp -r "$O/linux-$KERNEL/.kvmclock/pristine" "$work/peek"
-cp "$O/linux-$KERNEL/Makefile" "$work/peek"
+tree=$O/linux-$KERNEL
+base peek
 echo "bool peek(struct kvm *kvm) { return kvm->arch.clock.master; }" >>"$work/peek/arch/x86/kvm/pmu.c"
+base needs_no_rule
+cp "$tree/arch/x86/kvm/mmu/mmu.c" "$work/needs_no_rule/arch/x86/kvm/mmu/"
+base has_no_leftover
+sed -i 's/kvm_update_master_clock/kvm_updated_clock/' "$work/has_no_leftover/arch/x86/kvm/trace.h"
+base has_the_section
+sed -n 's/^+\(4\.[0-9]* \)KVM_GET.*/\n\1KVM_OTHER\n/p' "$top/integration/$KERNEL"/4-patches/*-clock-guest.patch \
+	>>"$work/has_the_section/Documentation/virt/kvm/api.rst"
 
-ktap_plan "$(grep -c '^expect ' "$0")"
+ktap_plan "$(grep -c '^expect[a-z_]* ' "$0")"
 expect 0 pass TESTS=lab_pass
 expect 1 failing_test TESTS="lab_pass lab_fail"
 expect 1 test_over_its_limit TESTS="lab_pass lab_limit"
@@ -80,6 +105,9 @@ expect 2 missing_base KERNEL_SRC="$work/none" O="$work/o"
 expect 2 disk_full PATH="$work/df:$PATH" O="$work/o"
 expect 3 other_base KERNEL_SRC="$work/6.1" O="$work/o"
 expect 4 missing_tool PATH="$work/few"
+expect_base needs_no_rule "changes 0 places of arch/x86/kvm/mmu/mmu.c"
+expect_base has_no_leftover "arch/x86/kvm/trace.h: 'unwrap-if "
+expect_base has_the_section "Documentation/virt/kvm/api.rst: has two sections"
 expect 5 look_into_the_clock KERNEL_SRC="$work/peek" O="$work/o"
 expect 5 build_failure PATH="$work/make:$PATH" TESTS=lab_pass
 ktap_end check-lab
