@@ -45,6 +45,8 @@ check-lab: ## that the laboratory tells each kind of failure
 	@$(lab)/checks/lab.sh
 check-house: ## that the clock's files call only what is below them
 	@$(lab)/checks/house.sh
+check-fresh: ## make run and make check in a fresh Debian of SUITE=, from a clean clone
+	@$(lab)/checks/fresh.sh
 check-load: ## that make load refuses, and recovers, when it should
 	@$(lab)/checks/load.sh
 mutants: ## that each of our deliberate breakages is caught by the test it names
@@ -60,4 +62,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules load unload run check compare count scale shell check-arith check-build check-docs check-lab check-house check-load mutants series series-check clean distclean
+.PHONY: help deps tree kernel modules load unload run check compare count scale shell check-arith check-build check-docs check-lab check-house check-fresh check-load mutants series series-check clean distclean
