@@ -17,15 +17,15 @@ use_suite()
 	case $1 in
 	6.12) suite=trixie ;;
 	7.3) suite=trixie-backports ;;
-	*) die $EXIT_TOOL "$lacks no other is known to: take another KERNEL_SRC=" ;;
+	*) die "$EXIT_TOOL" "$lacks no other is known to: take another KERNEL_SRC=" ;;
 	esac
 	[ -r "$keys" ] ||
-		die $EXIT_TOOL "$lacks without $keys no other can be trusted: apt-get install debian-archive-keyring"
+		die "$EXIT_TOOL" "$lacks without $keys no other can be trusted: apt-get install debian-archive-keyring"
 	# shellcheck disable=SC2016 # apt's variables
 	archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
 		grep '/debian/$' | head -n 1) || :
 	[ -n "$archive" ] ||
-		die $EXIT_TOOL "$lacks its apt knows no archive of Debian: give a kernel's source by KERNEL_SRC="
+		die "$EXIT_TOOL" "$lacks its apt knows no archive of Debian: give a kernel's source by KERNEL_SRC="
 
 	lists=$O/apt/$suite
 	apt="-o Dir::Etc::SourceList=$lists/sources.list -o Dir::Etc::SourceParts=/dev/null \
@@ -36,7 +36,7 @@ use_suite()
 	# shellcheck disable=SC2086 # options
 	if ! apt-get -q $apt update >"$lists/log" 2>&1 || grep -q '^[EW]: Failed' "$lists/log"; then
 		cat "$lists/log" >&2
-		die $EXIT_TOOL "$lacks $suite of $archive cannot be read, see above: give a kernel's source by KERNEL_SRC="
+		die "$EXIT_TOOL" "$lacks $suite of $archive cannot be read, see above: give a kernel's source by KERNEL_SRC="
 	fi
 }
 
@@ -51,7 +51,7 @@ unpack()
 	# shellcheck disable=SC2086 # options
 	(cd "$to.part/deb" && apt-get -q $apt download "$@" >log 2>&1) || {
 		cat "$to.part/deb/log" >&2
-		die $EXIT_TOOL "apt-get could not download $*${suite:+ from $suite}, see above"
+		die "$EXIT_TOOL" "apt-get could not download $*${suite:+ from $suite}, see above"
 	}
 	for deb in "$to.part/deb"/*.deb; do
 		dpkg -x "$deb" "$to.part"
