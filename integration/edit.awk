@@ -13,6 +13,7 @@
 # drop-config OPTION     an option of a Kconfig
 # drop-if WORDS          an #if that has WORDS, and what is in it
 # drop-empty-if          every #if ... #endif with nothing between
+# drop-block WORDS       the block that has WORDS, with what it is the block of
 # drop-line WORDS        the lines that have WORDS
 # drop-comment WORDS     the comment that has WORDS
 # unwrap-if WORDS        the #if and #endif around the line that has WORDS
@@ -181,6 +182,21 @@ function drop_empty_if(    n, m)
 	}
 }
 
+function drop_block(    n, from, to, indent)
+{
+	for (n = 1; n <= NR; n++) {
+		if (!index(line[n], words))
+			continue
+		match(line[n], /^\t*/)
+		indent = substr(line[n], 2, RLENGTH - 1)
+		for (from = n - 1; from > 1 && line[from] !~ "^" indent "[^\t]"; from--)
+			;
+		for (to = n + 1; to < NR && line[to] !~ "^" indent "}"; to++)
+			;
+		drop(from, to)
+	}
+}
+
 function drop_line(    n)
 {
 	for (n = 1; n <= NR; n++)
@@ -320,6 +336,8 @@ END {
 		drop_if()
 	else if (op == "drop-empty-if")
 		drop_empty_if()
+	else if (op == "drop-block")
+		drop_block()
 	else if (op == "drop-line")
 		drop_line()
 	else if (op == "drop-comment")

@@ -10,6 +10,8 @@
 
 #include <linux/kvm_host.h>
 
+#include <asm/tsc.h>
+
 #include "kvmclock_line.h"
 
 /*
@@ -136,6 +138,9 @@ static inline u64 kvmclock_wall_clock_msr(struct kvm *kvm)
 }
 
 /* Userspace interface */
+#define KVM_CLOCK_VALID_FLAGS						\
+	(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
+
 int kvmclock_ioctl_get(struct kvm *kvm, void __user *argp);
 int kvmclock_ioctl_set(struct kvm *kvm, void __user *argp);
 int kvmclock_ioctl_get_guest(struct kvm_vcpu *vcpu, void __user *argp);
@@ -205,22 +210,6 @@ static inline bool kvm_tsc_always_catchup(struct kvm_vcpu *vcpu)
 static inline u32 kvm_tsc_khz(struct kvm_vcpu *vcpu)
 {
 	return vcpu->arch.clock.khz;
-}
-
-/* What Xen's CPUID leaf says of the clock. */
-static inline u32 kvmclock_xen_khz(struct kvm_vcpu *vcpu)
-{
-	return vcpu->arch.clock.xen_khz;
-}
-
-static inline u32 kvmclock_xen_mul(struct kvm_vcpu *vcpu)
-{
-	return vcpu->arch.clock.xen_mul;
-}
-
-static inline s8 kvmclock_xen_shift(struct kvm_vcpu *vcpu)
-{
-	return vcpu->arch.clock.xen_shift;
 }
 
 static inline u64 kvm_tsc_adjust_msr(struct kvm_vcpu *vcpu)

@@ -44,7 +44,6 @@
 #include "kvmclock.h"
 #include "kvmclock_internal.h"
 #include "trace.h"
-#include "xen.h"
 
 /*
  * Rates
@@ -491,37 +490,13 @@ bool kvmclock_take_line(struct kvm_vcpu *vcpu)
 	return false;
 }
 
-/* Xen has the rate and the slope in a CPUID leaf, too. */
-static bool kvmclock_xen_info_changed(struct kvm_vcpu *vcpu)
-{
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	unsigned int host_khz = kvmclock_host_khz(clock);
-	u32 khz = div_u64(kvmclock_scaled_rate(host_khz, v->l1_ratio, 0) + 500, 1000);
-	struct kvmclock_line slope = v->line;
-
-	lockdep_assert_held(&clock->lock);
-
-	/* Without a master clock: the slope that the line is drawn at and comes back to. */
-	if (!kvmclock_has_line(vcpu))
-		kvmclock_slope(host_khz, v->l1_ratio, &slope);
-
-	if (v->xen_khz == khz && v->xen_mul == slope.mul && v->xen_shift == slope.shift)
-		return false;
-
-	v->xen_khz = khz;
-	v->xen_mul = slope.mul;
-	v->xen_shift = slope.shift;
-	return true;
-}
-
 /* The vCPU is about to write its own memory: catch up, draw, take its line. */
 void kvmclock_update_line(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	struct kvmclock_snapshot now;
-	bool xen_info, has_line;
 	unsigned long flags;
+	bool has_line;
 
 	flags = kvmclock_lock(vcpu->kvm);
 	if (vcpu->kvm->arch.clock.tsc_changes || !v->counted) {
@@ -548,11 +523,7 @@ void kvmclock_update_line(struct kvm_vcpu *vcpu)
 		KVM_CLOCK_WARN_ON(kvmclock_goes_back(vcpu));
 		v->line = vcpu->kvm->arch.clock.line;
 	}
-	xen_info = kvmclock_xen_info_changed(vcpu);
 	kvmclock_unlock(vcpu->kvm, flags);
-
-	if (xen_info)
-		kvm_xen_update_tsc_info(vcpu);
 }
 
 /*

@@ -168,8 +168,7 @@ static void kvm_tsc_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
 }
 
 /*
- * Without a master clock a vCPU's line is of the CPU that it was drawn on.  One
- * that has never had a line is asked to take it, for Xen's CPUID leaf.
+ * Without a master clock a vCPU's line is of the CPU that it was drawn on.
  */
 void kvmclock_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
 {
@@ -194,7 +193,7 @@ void kvmclock_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
 		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 		if (READ_ONCE(clock->master))
 			kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
-	} else if (unlikely(!v->xen_khz || (!READ_ONCE(clock->master) && vcpu->cpu != cpu))) {
+	} else if (unlikely(!READ_ONCE(clock->master) && vcpu->cpu != cpu)) {
 		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 	}
 }

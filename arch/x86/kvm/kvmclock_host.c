@@ -10,9 +10,7 @@
 #include <linux/timekeeper_internal.h>
 #include <linux/timekeeping.h>
 
-#include <asm/mshyperv.h>
 #include <asm/tsc.h>
-#include <clocksource/hyperv_timer.h>
 
 #include "x86.h"
 #include "kvmclock.h"
@@ -76,31 +74,26 @@ void kvmclock_take_snapshot(struct kvmclock_snapshot *now)
 {
 	struct system_time_snapshot times;
 	unsigned long flags;
-	u64 tsc, page_time;
 
 	local_irq_save(flags);
 
-	ktime_get_snapshot(&times);
-	now->base_ns = ktime_to_ns(ktime_add(times.raw, ktime_mono_to_any(0, TK_OFFS_BOOT)));
-	now->real_ns = ktime_to_ns(times.real);
+	ktime_get_snapshot_id(CLOCK_REALTIME, &times);
+	if (unlikely(!times.valid)) {
+		/* Timekeeping is suspended, and has warned: the clock stands still. */
+		times = (struct system_time_snapshot) {
+			.monoraw = ns_to_ktime(ktime_get_raw_fast_ns()),
+			.systime = ns_to_ktime(ktime_get_real_fast_ns()),
+		};
+	}
+	now->base_ns = ktime_to_ns(ktime_add(times.monoraw, ktime_mono_to_any(0, TK_OFFS_BOOT)));
+	now->real_ns = ktime_to_ns(times.systime);
 
+	now->paired = true;
 	if (times.cs_id == CSID_X86_TSC || times.cs_id == CSID_X86_TSC_EARLY) {
 		now->host_tsc = times.cycles;
-		now->paired = true;
-	} else if (kvmclock_host_on_tsc_page() &&
-		   hv_read_tsc_page_tsc(hv_get_tsc_page(), &tsc, &page_time)) {
-		/*
-		 * times.cycles is the page's time, in units of 100 ns, and has
-		 * no TSC value of its own.  Move the snapshot to one that has:
-		 * the distance is exact for the raw clock, and for realtime
-		 * within what NTP corrects in the moment between the reads.
-		 */
-		s64 later_ns = (s64)(page_time - times.cycles) * 100;
-
-		now->host_tsc = tsc;
-		now->base_ns += later_ns;
-		now->real_ns += later_ns;
-		now->paired = true;
+	} else if (times.hw_csid == CSID_X86_TSC && kvmclock_host_on_tsc_page()) {
+		/* The page's time was made of it. */
+		now->host_tsc = times.hw_cycles;
 	} else {
 		now->host_tsc = rdtsc_ordered();
 		now->paired = false;

@@ -260,7 +260,7 @@ static enum kvmclock_put kvmclock_put_xen(struct kvm_vcpu *vcpu,
 	unsigned long flags;
 
 	/* Old guests trip over the stable bit unless they asked for it. */
-	if (READ_ONCE(vcpu->kvm->arch.xen_hvm_config.flags) &
+	if (READ_ONCE(vcpu->kvm->arch.xen.hvm_config.flags) &
 	    KVM_XEN_HVM_CONFIG_PVCLOCK_TSC_UNSTABLE)
 		page.flags &= ~PVCLOCK_TSC_STABLE_BIT;
 
@@ -752,21 +752,15 @@ again:
 /*
  * The line changed.  Is there anything left to do that only this vCPU does?  Its
  * memory may have been written by another, with its line; a line of its own it draws
- * itself, and Xen's CPUID leaf has the slope, which is the VM's as long as the leaf's
- * rate is.
+ * itself.
  */
 static bool kvmclock_owes_itself(struct kvm_vcpu *vcpu)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 
-	if (kvmclock_stale(v) || READ_ONCE(clock->hv_stale) || !READ_ONCE(clock->master) ||
-	    v->catchup)
-		return true;
-
-	/* Whoever changes it meanwhile makes a request. */
-	return data_race(READ_ONCE(v->line.mul) != v->xen_mul ||
-			 READ_ONCE(v->line.shift) != v->xen_shift);
+	return kvmclock_stale(v) || READ_ONCE(clock->hv_stale) || !READ_ONCE(clock->master) ||
+	       v->catchup;
 }
 
 /*

@@ -42,7 +42,7 @@ u64 kvm_read_l1_tsc(struct kvm_vcpu *vcpu, u64 host_tsc)
 {
 	return kvm_scale_tsc(host_tsc, kvm_l1_tsc_ratio(vcpu)) + kvm_l1_tsc_offset(vcpu);
 }
-EXPORT_SYMBOL_GPL(kvm_read_l1_tsc);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_read_l1_tsc);
 
 /* L2's TSC = (L1's TSC) * l2_ratio + l2_offset, as one offset over the host's. */
 u64 kvm_calc_nested_tsc_offset(u64 l1_offset, u64 l2_offset, u64 l2_ratio)
@@ -53,13 +53,13 @@ u64 kvm_calc_nested_tsc_offset(u64 l1_offset, u64 l2_offset, u64 l2_ratio)
 	return mul_s64_u64_shr((s64)l1_offset, l2_ratio,
 			       kvm_caps.tsc_scaling_ratio_frac_bits) + l2_offset;
 }
-EXPORT_SYMBOL_GPL(kvm_calc_nested_tsc_offset);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_calc_nested_tsc_offset);
 
 u64 kvm_calc_nested_tsc_multiplier(u64 l1_ratio, u64 l2_ratio)
 {
 	return kvm_scale_tsc(l1_ratio, l2_ratio);
 }
-EXPORT_SYMBOL_GPL(kvm_calc_nested_tsc_multiplier);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_calc_nested_tsc_multiplier);
 
 /*
  * Rates
@@ -773,4 +773,3 @@ void kvm_tsc_catch_up(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now
 	if (behind > 0)
 		kvm_tsc_step(vcpu, behind);
 }
-

@@ -2,7 +2,8 @@
 // Of the old clock, what 7.3 has elsewhere than in x86.c.
 // changes: arch/x86/kvm/msrs.c by-name
 // changes: arch/x86/kvm/x86.h by-name
-// gone: arch/x86/kvm
+// gone: arch/x86/kvm/msrs.c
+// gone: arch/x86/kvm/x86.h
 
 @ functions @
 identifier f = {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // The MSRs of the clock and of the TSC are calls of the clock.
 // changes in 6.12: arch/x86/kvm/x86.c 12
-// changes in 7.3: arch/x86/kvm/msrs.c 0
+// changes in 7.3: arch/x86/kvm/msrs.c 12
 
 @ msr_write_tsc @
 expression vcpu, data;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 // All state is in two structs of ours; the interface is in kvmclock.h.
-// changes: arch/x86/include/asm/kvm_host.h 11
-// changes: arch/x86/kvm/x86.h 4
+// changes in 6.12: arch/x86/include/asm/kvm_host.h 11
+// changes in 7.3: arch/x86/include/asm/kvm_host.h 10
+// changes in 6.12: arch/x86/kvm/x86.h 4
+// changes in 7.3: arch/x86/kvm/x86.h 5
 // gone: arch/x86/include/asm/kvm_host.h
 // gone: arch/x86/kvm/x86.h
 // gone: arch/x86/kvm arch\.
@@ -38,8 +40,7 @@ identifier f = {kvmclock_offset, tsc_write_lock, last_tsc_nsec, last_tsc_write,
 	last_tsc_khz, last_tsc_offset, cur_tsc_nsec, cur_tsc_write,
 	cur_tsc_offset, cur_tsc_generation, nr_vcpus_matched_tsc,
 	default_tsc_khz, user_set_tsc, pvclock_sc, use_master_clock,
-	master_kernel_ns, master_cycle_now, kvmclock_update_work,
-	kvmclock_sync_work, backwards_tsc_observed,
+	master_kernel_ns, master_cycle_now, backwards_tsc_observed,
 	boot_vcpu_runs_old_kvmclock};
 type T;
 @@
@@ -59,7 +60,7 @@ type T;
  };
 
 @ vcpu_old @
-identifier f = {hv_clock, hw_tsc_khz, pv_time,
+identifier f = {hw_tsc_khz, pv_time,
 	pvclock_set_guest_stopped_request, l1_tsc_offset, tsc_offset,
 	last_guest_tsc, last_host_tsc, tsc_offset_adjustment, this_tsc_nsec,
 	this_tsc_write, this_tsc_generation, tsc_catchup, tsc_always_catchup,
@@ -74,7 +75,7 @@ type T;
  };
 
 @ moved @
-identifier f = {vcpu_tsc_khz, kvm_scale_tsc, kvm_read_l1_tsc,
+identifier f = {kvm_scale_tsc, kvm_read_l1_tsc,
 	kvm_calc_nested_tsc_offset, kvm_calc_nested_tsc_multiplier,
 	get_kvmclock_ns, kvm_get_wall_clock_epoch,
 	kvm_get_monotonic_and_clockread};

@@ -4,17 +4,19 @@
 // changes: arch/x86/kvm/mmu/mmu.c 3
 
 @ faultin @
+identifier f = {kvm_faultin_pfn, kvm_mmu_faultin_pfn};
+identifier release = {kvm_release_pfn_clean, kvm_mmu_finish_page_fault};
 identifier vcpu, fault;
 expression E;
 @@
- kvm_faultin_pfn(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault, ...)
+ f(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault, ...)
  {
  ...
  if (
 -E
 +!kvmclock_memory_comes(vcpu, fault->gfn) || E
  ) {
- kvm_release_pfn_clean(fault->pfn);
+ release(...);
  return RET_PF_RETRY;
  }
  ...
@@ -35,10 +37,11 @@ identifier vcpu;
 
 // A retry because the ring is full needs userspace.
 @ prefault @
+identifier f = {kvm_tdp_map_page, kvm_tdp_page_prefault};
 identifier vcpu;
 symbol current;
 @@
- kvm_tdp_map_page(struct kvm_vcpu *vcpu, ...)
+ f(struct kvm_vcpu *vcpu, ...)
  {
  <...
  if (signal_pending(current))

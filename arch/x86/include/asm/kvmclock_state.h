@@ -226,9 +226,6 @@ struct kvm_clock {
  * @system_time_msr: MSR_KVM_SYSTEM_TIME as last written
  * @changes_at_entry: kvm_clock.changes as the vCPU entered the guest, for
  *		KVM_PROVE_CLOCK
- * @xen_khz:	what Xen's CPUID leaf says of @line: its rate ...
- * @xen_mul:	... and its slope ...
- * @xen_shift:	... in two numbers
  *
  * @page_lock:	serialises writes to the vCPU's memory, which never sleep; taken
  *		outside kvm_clock.lock
@@ -242,7 +239,6 @@ struct kvm_vcpu_clock {
 	u64 last_host_tsc;
 	u64 restart_cycles;
 	unsigned int sleeps;
-	u32 xen_khz;
 	bool always_catchup;
 	u8 open;
 	u8 absent;
@@ -274,8 +270,6 @@ struct kvm_vcpu_clock {
 	s64 ref_base_ns;
 	u64 system_time_msr;
 	u64 changes_at_entry;
-	u32 xen_mul;
-	s8 xen_shift;
 
 	spinlock_t page_lock;	/* outside kvm_clock.lock */
 	gpa_t page_gpa;
