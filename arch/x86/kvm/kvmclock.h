@@ -154,6 +154,26 @@ int kvmclock_set_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr);
 int kvm_tsc_set_vm_khz(struct kvm *kvm, u32 khz);
 int kvm_tsc_set_vcpu_khz(struct kvm_vcpu *vcpu, u32 khz);
 
+/*
+ * For the vendor, as it creates a vCPU: its TSC is made by hardware or firmware, out of
+ * the guest's reach and of KVM's.  It has this offset; and this ratio or, if 0, the one
+ * that KVM makes of the VM's rate.
+ */
+static inline void kvm_tsc_protect(struct kvm_vcpu *vcpu, u64 offset, u64 ratio)
+{
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	v->protected = true;
+	v->vendor_ratio = ratio;
+	v->l1_offset = offset;
+	v->offset = offset;
+}
+
+static inline bool kvm_tsc_is_protected(struct kvm_vcpu *vcpu)
+{
+	return vcpu->arch.clock.protected;
+}
+
 /* Rate of vCPUs to come. */
 static inline u32 kvm_tsc_vm_khz(struct kvm *kvm)
 {

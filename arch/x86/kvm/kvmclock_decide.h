@@ -42,6 +42,31 @@ struct kvmclock_decision {
 	struct kvmclock_line slope;
 };
 
+/**
+ * struct kvm_tsc_plan - how a guest TSC is made out of the host's
+ * @ratio:	TSC scaling ratio
+ * @always_catchup: the hardware can't do it, and software moves the TSC
+ */
+struct kvm_tsc_plan {
+	u64  ratio;
+	bool always_catchup;
+};
+
+/*
+ * What is left of a plan for a TSC that the vendor makes: software does not move it,
+ * and SNP's firmware was told the plan's rate.  TDX has a ratio of its own, @ratio,
+ * at which the host's rate is @half_khz halves of a kHz.
+ */
+static inline void kvmclock_heed_vendor(struct kvm_tsc_plan *plan, u32 *khz, u64 ratio,
+					u32 half_khz)
+{
+	plan->always_catchup = false;
+	if (ratio) {
+		plan->ratio = ratio;
+		*khz = half_khz / 2 + half_khz % 2;
+	}
+}
+
 static inline void kvmclock_tscs_begin(struct kvmclock_tscs *s, u64 default_ratio)
 {
 	*s = (struct kvmclock_tscs) {

@@ -10,6 +10,7 @@
 #include <linux/cpuhotplug.h>
 #include <linux/irq_work.h>
 #include <linux/kvm_host.h>
+#include <linux/moduleparam.h>
 #include <linux/pvclock_gtod.h>
 #include <linux/suspend.h>
 #include <linux/workqueue.h>
@@ -57,6 +58,14 @@ void kvmclock_destroy_vm(struct kvm *kvm)
 	kvmclock_unlock(kvm, flags);
 }
 
+#ifdef CONFIG_KVM_PROVE_CLOCK
+/* For tests: vCPUs to come are as SNP's, if 1, or as TDX's, of this ratio. */
+static unsigned long protect_tsc;
+module_param(protect_tsc, ulong, 0600);
+#else
+#define protect_tsc 0UL
+#endif
+
 void kvmclock_vcpu_init(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
@@ -65,6 +74,9 @@ void kvmclock_vcpu_init(struct kvm_vcpu *vcpu)
 	v->l1_ratio = kvm_caps.default_tsc_scaling_ratio;
 	v->ratio = kvm_caps.default_tsc_scaling_ratio;
 	v->sleeps = READ_ONCE(kvmclock_slept.sleeps);
+
+	if (protect_tsc)
+		kvm_tsc_protect(vcpu, 0, protect_tsc > 1 ? protect_tsc : 0);
 }
 
 /* Before the vCPU is online: the VM's rate and TSC. */
@@ -126,7 +138,7 @@ static void kvm_tsc_take_up_restart(struct kvm_vcpu *vcpu)
 
 /*
  * An unstable TSC may have any value on this CPU: the guest TSC goes on from where
- * it was, and catches up.
+ * it was, and catches up; one that the vendor makes is where it is.
  */
 static void kvm_tsc_rebase(struct kvm_vcpu *vcpu)
 {
@@ -136,9 +148,11 @@ static void kvm_tsc_rebase(struct kvm_vcpu *vcpu)
 
 	flags = kvmclock_lock(vcpu->kvm);
 	host_tsc = rdtsc();
-	v->catchup = true;
-	kvm_tsc_step(vcpu, kvm_scale_tsc(READ_ONCE(v->last_host_tsc), v->l1_ratio) -
-			   kvm_scale_tsc(host_tsc, v->l1_ratio));
+	if (!kvm_tsc_is_protected(vcpu)) {
+		v->catchup = true;
+		kvm_tsc_step(vcpu, kvm_scale_tsc(READ_ONCE(v->last_host_tsc), v->l1_ratio) -
+				   kvm_scale_tsc(host_tsc, v->l1_ratio));
+	}
 	kvmclock_carry_line(vcpu, host_tsc, v->l1_ratio);
 	kvmclock_unlock(vcpu->kvm, flags);
 }

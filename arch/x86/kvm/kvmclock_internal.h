@@ -111,12 +111,6 @@ void kvmclock_page_stale(struct kvm_vcpu *vcpu);
  * for the plan.
  */
 
-/* How a rate is made out of the host's. */
-struct kvm_tsc_plan {
-	u64  ratio;
-	bool always_catchup;
-};
-
 int kvm_tsc_plan_user_khz(u32 *khz, struct kvm_tsc_plan *plan);
 u64 kvm_tsc_default_ratio(struct kvm *kvm);
 void kvm_tsc_init_vm(struct kvm *kvm, const struct kvmclock_snapshot *now);

@@ -359,20 +359,24 @@ void kvm_tsc_host_restarted(struct kvm *kvm, u64 restart_cycles)
 	kvm_for_each_vcpu(i, vcpu, kvm) {
 		struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 
-		v->l1_offset += kvm_scale_tsc(restart_cycles, v->l1_ratio) -
-				kvm_scale_tsc(clock->restart_cycles, v->l1_ratio);
+		if (!kvm_tsc_is_protected(vcpu))
+			v->l1_offset += kvm_scale_tsc(restart_cycles, v->l1_ratio) -
+					kvm_scale_tsc(clock->restart_cycles, v->l1_ratio);
 		kvm_tsc_note_pair(vcpu);
 		kvm_tsc_recount(vcpu);
 	}
 	clock->restart_cycles = restart_cycles;
 }
 
-/* The hardware has the vCPU's offset, in L2 with L2's on top. */
+/* The hardware has the vCPU's offset, in L2 with L2's on top, unless it is the vendor's. */
 void kvm_tsc_load_offset(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 
 	lockdep_assert_held(&vcpu->kvm->arch.clock.lock);
+
+	if (kvm_tsc_is_protected(vcpu))
+		return;
 
 	/*
 	 * A write in L2 sets L1's TSC: either L1 does not intercept the MSR, or
@@ -396,6 +400,9 @@ static void kvm_tsc_set_offset(struct kvm_vcpu *vcpu, u64 offset, u64 generation
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 
 	lockdep_assert_held(&vcpu->kvm->arch.clock.lock);
+
+	if (kvm_tsc_is_protected(vcpu))
+		return;
 
 	trace_kvm_write_tsc_offset(vcpu->vcpu_id, v->l1_offset, offset);
 
@@ -538,6 +545,7 @@ void kvm_tsc_start(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvm_tsc_generation *gen = &clock->gen;
+	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	u32 khz = clock->default_khz;
 	struct kvm_tsc_plan plan;
 
@@ -546,8 +554,11 @@ void kvm_tsc_start(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now)
 	kvm_tsc_make_plan(khz, &plan);
 	if (khz == gen->khz)
 		plan.ratio = gen->ratio;
+	if (kvm_tsc_is_protected(vcpu))
+		kvmclock_heed_vendor(&plan, &khz, v->vendor_ratio,
+				     kvm_scale_tsc(2ULL * tsc_khz, v->vendor_ratio));
 	kvm_tsc_apply_plan(vcpu, khz, &plan);
-	vcpu->arch.clock.restart_cycles = clock->restart_cycles;
+	v->restart_cycles = clock->restart_cycles;
 	if (khz == gen->khz)
 		kvm_tsc_join(vcpu, now);
 }
@@ -572,7 +583,7 @@ void kvm_tsc_come_online(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *
 	kvm_tsc_count(vcpu, 1);
 	kvm_tsc_note_pair(vcpu);
 
-	if (v->generation == gen->id)
+	if (kvm_tsc_is_protected(vcpu) || v->generation == gen->id)
 		return;
 
 	if (v->khz == gen->khz && v->l1_ratio == gen->ratio) {

@@ -63,13 +63,19 @@ u64 kvm_tsc_read_msr(struct kvm_vcpu *vcpu, bool host_initiated)
 	return kvm_scale_tsc(host_tsc, kvm_tsc_ratio(vcpu)) + kvm_tsc_offset(vcpu);
 }
 
-/* MSR_IA32_TSC; by userspace, kvm_tsc_restore() guesses what is meant. */
+/*
+ * MSR_IA32_TSC; by userspace, kvm_tsc_restore() guesses what is meant.  If the vendor
+ * makes the TSC a write has no effect, as userspace may restore all MSRs of all VMs.
+ */
 void kvm_tsc_write_msr(struct kvm_vcpu *vcpu, u64 tsc, bool host_initiated)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	struct kvmclock_snapshot now;
 	unsigned long flags;
 	u64 offset;
+
+	if (kvm_tsc_is_protected(vcpu))
+		return;
 
 	flags = kvmclock_lock_now(vcpu->kvm, &now);
 	if (host_initiated) {
@@ -95,6 +101,9 @@ void kvm_tsc_write_adjust_msr(struct kvm_vcpu *vcpu, u64 adjust, bool host_initi
 		v->adjust_msr = adjust;
 		return;
 	}
+
+	if (kvm_tsc_is_protected(vcpu))
+		return;
 
 	flags = kvmclock_lock_now(vcpu->kvm, &now);
 	kvm_tsc_move_by_guest(vcpu, v->l1_offset + (adjust - v->adjust_msr), &now);
@@ -338,6 +347,9 @@ int kvm_tsc_set_vcpu_khz(struct kvm_vcpu *vcpu, u32 khz)
 	bool changes;
 	int r;
 
+	if (kvm_tsc_is_protected(vcpu))
+		return -EINVAL;
+
 	r = kvm_tsc_plan_user_khz(&khz, &plan);
 	if (r)
 		return r;
@@ -494,6 +506,9 @@ int kvmclock_set_attr(struct kvm_vcpu *vcpu, struct kvm_device_attr *attr)
 	r = kvmclock_has_attr(vcpu, attr);
 	if (r)
 		return r;
+
+	if (kvm_tsc_is_protected(vcpu))
+		return -EINVAL;
 
 	switch (attr->attr) {
 	case KVM_VCPU_TSC_SCALE:

@@ -187,6 +187,8 @@ struct kvm_clock {
  *		when it gets that rate; 0 if none
  * @pair_error:	offset that a KVM_VCPU_TSC_VALUE without fraction stood for,
  *		minus @l1_offset, which was another vCPU's
+ * @protected:	the vendor makes the TSC: its offset is no business of KVM
+ * @vendor_ratio: ... and with a ratio of the vendor's, unless this is 0
  * @restart_cycles: host TSC cycles lost in resumes, already compensated
  * @counted:	it is in kvm_clock.census, as @state, in its row and its pairs
  * @state:	what it is counted as
@@ -249,6 +251,8 @@ struct kvm_vcpu_clock {
 	u64 generation;
 	u64 follows;
 	u64 pair_error;
+	bool protected;
+	u64 vendor_ratio;
 	bool counted;
 	struct kvmclock_tsc_state state;
 

@@ -215,6 +215,33 @@ static void predicate(struct kunit *test)
 	EXPECT_DECISION(test, "last catches up", true, false, { RATIO, 5 }, { RATIO, 5, true });
 }
 
+/* What TDX and SNP leave of a plan, and what their vCPUs are to the predicate. */
+static void vendor_is_heeded(struct kunit *test)
+{
+	struct kvm_tsc_plan plan = { .ratio = RATIO, .always_catchup = true };
+	u32 khz = 2610000;
+
+	kvmclock_heed_vendor(&plan, &khz, 0, 0);
+	KUNIT_EXPECT_EQ(test, plan.ratio, RATIO);
+	KUNIT_EXPECT_FALSE(test, plan.always_catchup);
+	KUNIT_EXPECT_EQ(test, khz, 2610000);
+
+	/* Rounded down by the ratio's last bit, and up again. */
+	plan.always_catchup = true;
+	kvmclock_heed_vendor(&plan, &khz, OTHER_RATIO, 2 * 2600000 - 1);
+	KUNIT_EXPECT_EQ(test, plan.ratio, OTHER_RATIO);
+	KUNIT_EXPECT_FALSE(test, plan.always_catchup);
+	KUNIT_EXPECT_EQ(test, khz, 2600000);
+
+	kvmclock_heed_vendor(&plan, &khz, OTHER_RATIO, U32_MAX);
+	KUNIT_EXPECT_EQ(test, khz, 1U << 31);
+
+	EXPECT_DECISION(test, "SNP", true, true, { RATIO, 0 }, { RATIO, 0 });
+	EXPECT_DECISION(test, "TDX", true, true, { OTHER_RATIO, 7 }, { OTHER_RATIO, 7 });
+	EXPECT_DECISION(test, "a protected TSC beside KVM's", true, false, { RATIO, 0 },
+			{ RATIO, 5 });
+}
+
 static void predicate_slope(struct kunit *test)
 {
 	const struct vcpu_tsc vcpu = { OTHER_RATIO, 7 };
@@ -392,6 +419,7 @@ static struct kunit_case kvmclock_cases[] = {
 	KUNIT_CASE(next_version_is_odd),
 	KUNIT_CASE(drift_or_not),
 	KUNIT_CASE(predicate),
+	KUNIT_CASE(vendor_is_heeded),
 	KUNIT_CASE(predicate_slope),
 	KUNIT_CASE(tscs_one_by_one),
 	KUNIT_CASE(census_is_what_they_are),
