@@ -76,6 +76,7 @@ struct kvm_vcpu_tsc_value {
 /**
  * struct kvm_time - a VM's time; the same in memory, in a file or on a wire
  * @tsc_khz:	rate of the guest TSC
+ * @scale:	what the hardware makes it of the host's by, 0 if it does not scale
  * @nr_vcpus:	how many of @vcpu there are
  * @clock:	the clock and CLOCK_REALTIME, for the time away
  * @line:	the clock over vCPU 0's TSC
@@ -86,6 +87,7 @@ struct kvm_vcpu_tsc_value {
 struct kvm_time {
 	__u32 tsc_khz;
 	__u32 nr_vcpus;
+	struct kvm_vcpu_tsc_scale scale;
 	struct kvm_clock_data clock;
 	struct pvclock_vcpu_time_info line;
 	struct {
@@ -110,6 +112,14 @@ static inline int kvm_time_attr(int vcpu_fd, unsigned long request, __u64 which,
 	return kvm_time_ioctl(vcpu_fd, request, &attr);
 }
 
+/* Hardware that does not scale has no such attribute. */
+static inline int kvm_time_get_scale(int vcpu_fd, struct kvm_vcpu_tsc_scale *scale)
+{
+	int r = kvm_time_attr(vcpu_fd, KVM_GET_DEVICE_ATTR, KVM_VCPU_TSC_SCALE, scale);
+
+	return r == -ENXIO ? 0 : r;
+}
+
 /* In any order: each pair is of its own instant, and all are on one line. */
 static inline int kvm_time_save(int vm_fd, const int *vcpu_fds, unsigned int nr_vcpus,
 				struct kvm_time *saved)
@@ -127,7 +137,9 @@ static inline int kvm_time_save(int vm_fd, const int *vcpu_fds, unsigned int nr_
 	saved->tsc_khz = r;
 	saved->nr_vcpus = nr_vcpus;
 
-	r = kvm_time_ioctl(vm_fd, KVM_GET_CLOCK, &saved->clock);
+	r = kvm_time_get_scale(vcpu_fds[0], &saved->scale);
+	if (!r)
+		r = kvm_time_ioctl(vm_fd, KVM_GET_CLOCK, &saved->clock);
 	if (!r)
 		r = kvm_time_ioctl(vcpu_fds[0], KVM_GET_CLOCK_GUEST, &saved->line);
 	for (i = 0; i < nr_vcpus && !r; i++) {
@@ -146,15 +158,24 @@ static inline int kvm_time_restore_rate(int vm_fd, const struct kvm_time *saved)
 	return ioctl(vm_fd, KVM_SET_TSC_KHZ, (unsigned long)saved->tsc_khz) < 0 ? -errno : 0;
 }
 
+/*
+ * -ERANGE, and nothing is changed, if the TSC is made of the host's by another ratio,
+ * as when a new kernel has measured the host's rate anew: an offset would be some
+ * other TSC.  Restore it running, then.
+ */
 static inline int kvm_time_restore_live(int vm_fd, const int *vcpu_fds,
 					const struct kvm_time *saved)
 {
 	struct pvclock_vcpu_time_info line = saved->line;
+	struct kvm_vcpu_tsc_scale scale = { 0 };
 	__u64 offset;
 	unsigned int i;
-	int r = 0;
+	int r;
 
 	(void)vm_fd;
+	r = kvm_time_get_scale(vcpu_fds[0], &scale);
+	if (!r && memcmp(&scale, &saved->scale, sizeof(scale)))
+		r = -ERANGE;
 	for (i = 0; i < saved->nr_vcpus && !r; i++) {
 		offset = saved->vcpu[i].offset;
 		r = kvm_time_attr(vcpu_fds[i], KVM_SET_DEVICE_ATTR, KVM_VCPU_TSC_OFFSET, &offset);

@@ -142,7 +142,7 @@ bool kvmclock_tscs_may_decide(struct kvm *kvm)
 
 	lockdep_assert_held(&clock->lock);
 
-	if (!clock->master || census->nr != atomic_read(&kvm->online_vcpus) ||
+	if (!clock->master || !census->nr || census->nr != atomic_read(&kvm->online_vcpus) ||
 	    census->rate_steps || kvm_get_vcpu(kvm, 0)->arch.clock.l1_ratio != clock->ratio)
 		return true;
 
@@ -413,6 +413,26 @@ out_resumed:
 void kvmclock_make_up_for_suspend(struct kvm *kvm)
 {
 	kvmclock_unlock(kvm, kvmclock_lock(kvm));
+}
+
+/*
+ * The host is out of a suspend, maybe of one that kept its CPUs on, for which nobody
+ * notes a resume.  Base time may have read either from the RTC, in seconds: that is
+ * nothing to hold the TSC against.
+ */
+void kvmclock_end_suspend(struct kvm *kvm)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+	struct kvmclock_snapshot now;
+	unsigned long flags;
+	s64 apart_ns;
+
+	flags = kvmclock_lock_now(kvm, &now);
+	apart_ns = kvmclock_at(clock, &now) - clock->anchor_ns -
+		   (now.base_ns - clock->anchor_base_ns);
+	if (clock->master && !kvmclock_host_tsc_unstable() && abs(apart_ns) < NSEC_PER_SEC)
+		kvmclock_anchor(clock, &now);
+	kvmclock_unlock(kvm, flags);
 }
 
 /*
@@ -734,10 +754,11 @@ u64 kvmclock_read_vcpu(struct kvm_vcpu *vcpu, s64 *monotonic_ns)
 		kvmclock_take_snapshot(&now);
 	} while (real_offset != ktime_mono_to_any(0, TK_OFFS_REAL));
 
+	clock_ns = kvmclock_at(clock, &now);
+	/* A line that was carried over to another TSC lags until it is drawn again. */
 	if (!kvmclock_has_line(vcpu) && v->line.mul && !clock->tsc_changes)
-		clock_ns = kvmclock_line_ns(&v->line, kvm_scale_tsc(now.host_tsc, v->l1_ratio));
-	else
-		clock_ns = kvmclock_at(clock, &now);
+		clock_ns = kvmclock_later_ns(clock_ns, kvmclock_line_ns(&v->line,
+						kvm_scale_tsc(now.host_tsc, v->l1_ratio)));
 	kvmclock_unlock(vcpu->kvm, flags);
 
 	*monotonic_ns = now.real_ns - ktime_to_ns(real_offset);

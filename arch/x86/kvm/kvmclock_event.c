@@ -99,6 +99,9 @@ void kvm_tsc_vcpu_join(struct kvm_vcpu *vcpu)
 	struct kvmclock_snapshot now;
 	unsigned long flags;
 
+	if (vcpu->arch.clock.counted)
+		return;
+
 	kvmclock_await_gate(vcpu->kvm);
 
 	flags = kvmclock_lock_now(vcpu->kvm, &now);
@@ -106,6 +109,21 @@ void kvm_tsc_vcpu_join(struct kvm_vcpu *vcpu)
 	kvmclock_unlock(vcpu->kvm, flags);
 
 	kvmclock_update_master(vcpu->kvm);
+}
+
+/*
+ * KVM_REQ_CLOCK_UPDATE.  Who runs a vCPU whose creator has not come to have it join,
+ * for lack of the mutex that he holds now, does it for him.  Nobody has told it of
+ * changes since it was loaded.
+ */
+void kvmclock_update_page(struct kvm_vcpu *vcpu)
+{
+	if (unlikely(!vcpu->arch.clock.counted) &&
+	    kvm_get_vcpu(vcpu->kvm, vcpu->vcpu_idx) == vcpu) {
+		kvm_tsc_vcpu_join(vcpu);
+		kvmclock_load_page(vcpu);
+	}
+	kvmclock_serve_page(vcpu);
 }
 
 void kvmclock_vcpu_reset(struct kvm_vcpu *vcpu)
@@ -277,7 +295,7 @@ static struct notifier_block kvmclock_pm_notifier = {
 int kvm_arch_pm_notifier(struct kvm *kvm, unsigned long state)
 {
 	if (state == PM_POST_HIBERNATION || state == PM_POST_SUSPEND)
-		kvmclock_make_up_for_suspend(kvm);
+		kvmclock_end_suspend(kvm);
 
 	return NOTIFY_DONE;
 }

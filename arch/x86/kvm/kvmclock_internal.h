@@ -181,6 +181,7 @@ static inline void kvmclock_unlock(struct kvm *kvm, unsigned long flags)
 }
 
 void kvmclock_make_up_for_suspend(struct kvm *kvm);
+void kvmclock_end_suspend(struct kvm *kvm);
 
 /* Under the lock */
 bool kvmclock_has_line(struct kvm_vcpu *vcpu);
@@ -214,6 +215,7 @@ struct pvclock_vcpu_time_info kvmclock_page(const struct kvmclock_line *line, u6
 					    bool stable);
 void kvmclock_page_init(struct kvm_vcpu *vcpu);
 void kvmclock_load_page(struct kvm_vcpu *vcpu);
+void kvmclock_serve_page(struct kvm_vcpu *vcpu);
 void kvmclock_owe_stopped(struct kvm_vcpu *vcpu);
 void kvmclock_write_page_now(struct kvm_vcpu *vcpu);
 

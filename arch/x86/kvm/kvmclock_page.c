@@ -48,6 +48,9 @@ static_assert(sizeof(struct pvclock_wall_clock) == 12);
 /* Other vCPUs' pages that one may write before it has to look around. */
 #define KVMCLOCK_HELP	64
 
+/* Times to write the same memory, if something changes each time, before that. */
+#define KVMCLOCK_TRIES	4
+
 /* How far a huge mapping reaches around a faulting address, in pages: 1 GiB. */
 #define KVMCLOCK_NEAR_SHIFT	(30 - PAGE_SHIFT)
 
@@ -415,7 +418,8 @@ static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 }
 
 /*
- * A vCPU's memory, by whatever thread: always with what is so at that moment.
+ * A vCPU's memory, by whatever thread: always with what is so at that moment.  If
+ * that is another each time it is KVMCLOCK_OVERTAKEN, for the caller to look around.
  *
  * Memory that is not there is noted first and then tried again: whoever brings
  * it meanwhile either had it there by then, or finds the note (the barriers pair
@@ -425,19 +429,18 @@ static enum kvmclock_put kvmclock_write_vcpu(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	enum kvmclock_put r = KVMCLOCK_WRITTEN;
+	unsigned int tries = KVMCLOCK_TRIES;
 
 	spin_lock(&v->page_lock);
 	/* Another may have been here before. */
 	if (kvmclock_stale(v)) {
 		do {
 			r = kvmclock_try_vcpu(vcpu, false);
-		} while (r == KVMCLOCK_OVERTAKEN);
-	}
-	if (r == KVMCLOCK_ABSENT) {
-		smp_mb();	/* the note before the memory */
-		do {
-			r = kvmclock_try_vcpu(vcpu, true);
-		} while (r == KVMCLOCK_OVERTAKEN);
+			if (r == KVMCLOCK_ABSENT) {
+				smp_mb();	/* the note before the memory */
+				r = kvmclock_try_vcpu(vcpu, true);
+			}
+		} while (r == KVMCLOCK_OVERTAKEN && --tries);
 	}
 	spin_unlock(&v->page_lock);
 
@@ -578,18 +581,22 @@ static enum kvmclock_put kvmclock_write_hv_page(struct kvm_vcpu *vcpu)
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvm_hv *hv = to_kvm_hv(vcpu->kvm);
 	enum kvmclock_put r = KVMCLOCK_WRITTEN;
+	unsigned int tries = KVMCLOCK_TRIES;
 
 	if (!READ_ONCE(clock->hv_stale))
 		return r;
 
 	if (mutex_lock_interruptible(&hv->hv_lock))
 		return KVMCLOCK_PROTECTED;
-	while (READ_ONCE(clock->hv_stale) && r == KVMCLOCK_WRITTEN)
+	while (READ_ONCE(clock->hv_stale) && r == KVMCLOCK_WRITTEN && tries--) {
 		r = kvmclock_put_hv_page(vcpu, hv);
-	if (r == KVMCLOCK_ABSENT) {
-		smp_mb();	/* the note before the memory */
-		r = kvmclock_put_hv_page(vcpu, hv);
+		if (r == KVMCLOCK_ABSENT) {
+			smp_mb();	/* the note before the memory */
+			r = kvmclock_put_hv_page(vcpu, hv);
+		}
 	}
+	if (r == KVMCLOCK_WRITTEN && READ_ONCE(clock->hv_stale))
+		r = KVMCLOCK_OVERTAKEN;
 	mutex_unlock(&hv->hv_lock);
 	return r;
 }
@@ -651,6 +658,12 @@ static int kvmclock_bring_vcpu(struct kvm_vcpu *vcpu, int how)
 	return r;
 }
 
+/* Between two attempts: no signal, and room in the ring for all that one may push. */
+static bool kvmclock_may_go_on(void)
+{
+	return !signal_pending(current) && !kvmclock_ring_full(kvm_get_running_vcpu());
+}
+
 /*
  * Until it is written or known to be absent.  False if it is neither: a signal
  * has come, or the ring is full.  What userspace has made unwritable for good is
@@ -659,6 +672,7 @@ static int kvmclock_bring_vcpu(struct kvm_vcpu *vcpu, int how)
 static bool kvmclock_settle_vcpu(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	enum kvmclock_put put;
 	unsigned int claims;
 	unsigned long flags;
 	bool settled;
@@ -667,12 +681,15 @@ static bool kvmclock_settle_vcpu(struct kvm_vcpu *vcpu)
 	for (;;) {
 		/* Of several structures others may have been written: with what was new. */
 		claims = data_race(READ_ONCE(v->claims));
-		if (kvmclock_write_vcpu(vcpu) != KVMCLOCK_PROTECTED)
+		put = kvmclock_write_vcpu(vcpu);
+		if (put < KVMCLOCK_PROTECTED)
 			return true;
-
 		/* What could be written of it is in the ring, at each attempt. */
-		r = -EINTR;
-		if (!signal_pending(current) && !kvmclock_ring_full(kvm_get_running_vcpu()))
+		if (!kvmclock_may_go_on())
+			return false;
+
+		r = 0;
+		if (put == KVMCLOCK_PROTECTED)
 			r = kvmclock_bring_vcpu(vcpu, FOLL_INTERRUPTIBLE);
 		if (r == -EINTR)
 			return false;
@@ -693,13 +710,18 @@ static bool kvmclock_settle_hv_page(struct kvm_vcpu *vcpu)
 {
 #ifdef CONFIG_KVM_HYPERV
 	struct kvmclock_place place;
+	enum kvmclock_put put;
 	unsigned long flags;
 	int r;
 
-	while (kvmclock_write_hv_page(vcpu) == KVMCLOCK_PROTECTED) {
-		r = -EINTR;
-		if (!signal_pending(current) && kvmclock_hv_place(vcpu->kvm, &place))
-			r = kvmclock_bring(vcpu->kvm, &place, FOLL_INTERRUPTIBLE);
+	while ((put = kvmclock_write_hv_page(vcpu)) >= KVMCLOCK_PROTECTED) {
+		if (!kvmclock_may_go_on())
+			return false;
+
+		r = 0;
+		if (put == KVMCLOCK_PROTECTED)
+			r = kvmclock_hv_place(vcpu->kvm, &place) ?
+			    kvmclock_bring(vcpu->kvm, &place, FOLL_INTERRUPTIBLE) : -EINTR;
 		if (r == -EINTR)
 			return false;
 		if (r) {
@@ -718,8 +740,8 @@ static bool kvmclock_settle_hv_page(struct kvm_vcpu *vcpu)
  * On the way into the guest
  */
 
-/* KVM_REQ_CLOCK_UPDATE: this vCPU's own memory. */
-void kvmclock_update_page(struct kvm_vcpu *vcpu)
+/* This vCPU's own memory. */
+void kvmclock_serve_page(struct kvm_vcpu *vcpu)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;

@@ -607,6 +607,7 @@ void kvm_tsc_all_go(struct kvm *kvm)
 
 	kvm_for_each_vcpu(i, vcpu, kvm)
 		vcpu->arch.clock.counted = false;
+	kvm->arch.clock.census = (struct kvmclock_census) { };
 	INIT_LIST_HEAD(&kvm->arch.clock.row);
 	kvm->arch.clock.pairs = RB_ROOT_CACHED;
 }
@@ -718,7 +719,7 @@ void kvm_tsc_move_by_guest(struct kvm_vcpu *vcpu, u64 offset,
 	kvm_tsc_assign(vcpu, kvm_scale_tsc(now->host_tsc, kvm_l1_tsc_ratio(vcpu)) + offset, now);
 }
 
-/* Exactly this offset; equal offsets are one generation. */
+/* Exactly this offset; equal offsets are one generation, unless software moves one. */
 static void kvm_tsc_take_pair(struct kvm_vcpu *vcpu, u64 offset, u64 pair_error,
 			      const struct kvmclock_snapshot *now)
 {
@@ -726,7 +727,8 @@ static void kvm_tsc_take_pair(struct kvm_vcpu *vcpu, u64 offset, u64 pair_error,
 	struct kvm_tsc_generation *gen = &vcpu->kvm->arch.clock.gen;
 
 	gen->user_set = true;
-	if (v->khz && v->khz == gen->khz && v->l1_ratio == gen->ratio && offset == gen->offset)
+	if (v->khz && v->khz == gen->khz && v->l1_ratio == gen->ratio &&
+	    offset == gen->offset && !v->catchup)
 		kvm_tsc_join_by_offset(vcpu, offset, pair_error);
 	else
 		kvm_tsc_new_generation(vcpu, kvm_scale_tsc(now->host_tsc, v->l1_ratio) + offset,

@@ -50,17 +50,34 @@ void kvmclock_set_system_time(struct kvm_vcpu *vcpu, u64 data, bool host_initiat
 }
 
 /*
+ * A TSC that software moves is behind since the vCPU last entered the guest: it is
+ * moved now, as on the next entry, before it is told or another is made of it.
+ */
+static void kvm_tsc_have_caught_up(struct kvm_vcpu *vcpu)
+{
+	struct kvmclock_snapshot now;
+	unsigned long flags;
+
+	if (!vcpu->arch.clock.catchup)
+		return;
+
+	flags = kvmclock_lock_now(vcpu->kvm, &now);
+	kvm_tsc_catch_up(vcpu, &now);
+	kvmclock_unlock(vcpu->kvm, flags);
+}
+
+/*
  * Userspace reads L1's TSC whatever the vCPU is doing, so that what it saves
  * does not depend on the moment; the guest reads the one that runs.
  */
 u64 kvm_tsc_read_msr(struct kvm_vcpu *vcpu, bool host_initiated)
 {
-	u64 host_tsc = rdtsc();
+	if (host_initiated) {
+		kvm_tsc_have_caught_up(vcpu);
+		return kvm_read_l1_tsc(vcpu, rdtsc());
+	}
 
-	if (host_initiated)
-		return kvm_read_l1_tsc(vcpu, host_tsc);
-
-	return kvm_scale_tsc(host_tsc, kvm_tsc_ratio(vcpu)) + kvm_tsc_offset(vcpu);
+	return kvm_scale_tsc(rdtsc(), kvm_tsc_ratio(vcpu)) + kvm_tsc_offset(vcpu);
 }
 
 /*
@@ -105,6 +122,7 @@ void kvm_tsc_write_adjust_msr(struct kvm_vcpu *vcpu, u64 adjust, bool host_initi
 	if (kvm_tsc_is_protected(vcpu))
 		return;
 
+	kvm_tsc_have_caught_up(vcpu);
 	flags = kvmclock_lock_now(vcpu->kvm, &now);
 	kvm_tsc_move_by_guest(vcpu, v->l1_offset + (adjust - v->adjust_msr), &now);
 	v->adjust_msr = adjust;
@@ -354,6 +372,7 @@ int kvm_tsc_set_vcpu_khz(struct kvm_vcpu *vcpu, u32 khz)
 	if (r)
 		return r;
 
+	kvm_tsc_have_caught_up(vcpu);
 	flags = kvmclock_lock(vcpu->kvm);
 	changes = kvm_tsc_khz_changes(vcpu, khz, &plan);
 	if (changes) {
@@ -393,6 +412,7 @@ static int kvmclock_get_tsc_value(struct kvm_vcpu *vcpu, struct kvm_vcpu_tsc_val
 	int r = -ENODATA;
 	u64 scaled_tsc;
 
+	kvm_tsc_have_caught_up(vcpu);
 	flags = kvmclock_lock(vcpu->kvm);
 	if (kvmclock_has_line(vcpu)) {
 		scaled_tsc = kvm_scale_tsc(rdtsc_ordered(), clock->ratio);

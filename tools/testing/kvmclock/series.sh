@@ -124,10 +124,8 @@ leave_out()
 			done
 		done
 	done
-	for op in part section if line; do
-		brought "$1" $op | while read -r file words; do
-			drop $op "$file" "$words"
-		done
+	brought "$1" line | while read -r file words; do
+		drop line "$file" "$words"
 	done
 }
 

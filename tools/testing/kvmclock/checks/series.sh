@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make series-check: git am puts the mails on a pristine base, patch by patch, and
-# ends with the tree that make tree makes; none is too long to be read; each tree on
-# the way builds without a word, boots, and passes the tests that it has; and of the
-# last one coccicheck says nothing that it does not say of the base.  A patch that
-# has passed is not tried again until it changes.  Prints KTAP.
+# ends with the tree that make tree makes; none changes more than can be read; each
+# tree on the way builds without a word, boots, and passes the tests that it has; and
+# of the last one coccicheck says nothing that it does not say of the base.  A patch
+# that has passed is not tried again until it changes.  Prints KTAP.
 set -eu
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
@@ -101,12 +101,12 @@ check_tree()
 	with_tree "$lab/run.sh" check
 }
 
-# Patches of more changed lines than a reader takes in, but for the one that is
-# nearly all generated removal.
+# Patches that change more lines of files that are there than a reader takes in, but
+# for the one that is nearly all generated removal.  A new file comes whole.
 too_long()
 {
 	for commit in $(in_linux rev-list --reverse base..series); do
-		in_linux log -1 --numstat --format=%s "$commit" | awk '
+		in_linux show --no-renames --diff-filter=M --numstat --format=%s "$commit" | awk '
 			NR == 1 { subject = $0; next }
 			{ changed += $1 + $2 }
 			END { if (changed > 420) print changed " changed lines: " subject }'

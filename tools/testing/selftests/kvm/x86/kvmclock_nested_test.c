@@ -39,6 +39,7 @@ static struct {
 	uint64_t l2_shift;
 	bool writes;			/* the entry to L2 writes the TSC ... */
 	bool fails;			/* ... and fails then */
+	bool exit_writes;		/* an exit from L2 writes it */
 
 	struct pvclock_vcpu_time_info *page;
 	uint64_t level;			/* who has read what follows */
@@ -116,6 +117,12 @@ static void guest_vmx(void)
 		vmwrite(VM_ENTRY_MSR_LOAD_ADDR, nested.msrs_gpa);
 		vmwrite(VM_ENTRY_MSR_LOAD_COUNT, nested.fails ? 2 : 1);
 	}
+	if (nested.exit_writes) {
+		nested.msrs[0].index = MSR_IA32_TSC;
+		nested.msrs[0].value = FAR;
+		vmwrite(VM_EXIT_MSR_LOAD_ADDR, nested.msrs_gpa);
+		vmwrite(VM_EXIT_MSR_LOAD_COUNT, 1);
+	}
 	guest_read(1);
 
 	GUEST_ASSERT(!vmlaunch());
@@ -147,6 +154,7 @@ static void guest_l1(struct kvmclock_mail *mail)
 
 FIXTURE(kvmclock_nested) {
 	struct kvm_vm *vm;
+	struct kvmclock_vcpu first;	/* which does nothing */
 	struct kvmclock_vcpu kv;
 	typeof(nested) *guest;
 	struct kvm_regs first_regs;
@@ -170,11 +178,12 @@ static bool has_ratio(void)
 
 FIXTURE_SETUP(kvmclock_nested)
 {
-	struct kvm_vm *vm = vm_create(1);
+	struct kvm_vm *vm = vm_create(2);
 	gva_t area, msrs = vm_alloc_page(vm);
 
 	self->vm = vm;
-	kvmclock_vcpu_add_running(vm, &self->kv, 0, guest_l1);
+	kvmclock_vcpu_add_running(vm, &self->first, 0, guest_l1);
+	kvmclock_vcpu_add_running(vm, &self->kv, 1, guest_l1);
 	vcpu_set_msr(self->kv.vcpu, MSR_KVM_SYSTEM_TIME_NEW,
 		     self->kv.page_gpa | KVM_MSR_ENABLED);
 	vcpu_regs_get(self->kv.vcpu, &self->first_regs);
@@ -193,7 +202,8 @@ FIXTURE_SETUP(kvmclock_nested)
 
 FIXTURE_TEARDOWN(kvmclock_nested)
 {
-	kvm_vm_free(self->vm);
+	if (self->vm)
+		kvm_vm_free(self->vm);
 }
 
 /* Runs the guest up to its next readings, which are to be those of @level. */
@@ -351,6 +361,23 @@ TEST_F(kvmclock_nested, failed_entry_writes_tsc)
 	self->guest->fails = true;
 	assert_runs(self, 1, 0, "before L2");
 	assert_l1_goes_on(self, FAR, "after a failed entry");
+}
+
+/*
+ * A VM that ends while L2 runs ends L2 first, with all that L1 asked for, a TSC for
+ * example, and when the vCPUs before this one are gone already.
+ */
+TEST_F(kvmclock_nested, vm_ends_in_l2)
+{
+	if (!kvm_cpu_has(X86_FEATURE_VMX))
+		SKIP(return, "MSRs that an exit loads are Intel's");
+
+	self->guest->exit_writes = true;
+	assert_runs(self, 1, 0, "before L2");
+	assert_runs(self, 2, 0, "in L1's time");
+	/* Its memory, and this thread's, are still there. */
+	kvm_vm_release(self->vm);
+	self->vm = NULL;
 }
 
 int main(int argc, char *argv[])

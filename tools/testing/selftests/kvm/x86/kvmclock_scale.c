@@ -335,6 +335,31 @@ static void report_bytes(void)
 		fclose(file);
 }
 
+/* What KVM has in whole pages of its own. */
+static uint64_t vmalloc_bytes(void)
+{
+	FILE *file = fopen("/proc/vmallocinfo", "r");
+	uint64_t bytes, all = 0;
+	char line[512];
+
+	TEST_ASSERT(file, "/proc/vmallocinfo: %m");
+	while (fgets(line, sizeof(line), file)) {
+		if (strstr(line, " kvm_") && sscanf(line, "%*s %lu", &bytes) == 1)
+			all += bytes - getpagesize();	/* less the guard page */
+	}
+	fclose(file);
+	return all;
+}
+
+static void report_vm_bytes(void)
+{
+	uint64_t before = vmalloc_bytes();
+	struct kvm_vm *bare = vm_create_barebones();
+
+	report(vmalloc_bytes() - before, "bytes of a VM, in whole pages");
+	kvm_vm_free(bare);
+}
+
 static void save(void)
 {
 	enter_all();
@@ -356,6 +381,7 @@ int main(int argc, char *argv[])
 	}
 	TEST_ASSERT(!setrlimit(RLIMIT_NOFILE, &files), "setrlimit()");
 	report_bytes();
+	report_vm_bytes();
 	create();
 	vm = __vm_create(VM_SHAPE_DEFAULT, MAX_VCPUS, 2 * MAX_VCPUS);
 	/* Mailboxes and pages, which are more than what a vCPU has anyway. */

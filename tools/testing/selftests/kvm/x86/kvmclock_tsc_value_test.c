@@ -1106,6 +1106,53 @@ TEST_F(kvmclock_tsc_value, faster_than_the_host)
 	assert_line_unmoved(&self->vcpu[0], &self->first, "another's TSC");
 }
 
+/*
+ * A TSC that software moves is moved on the way into the guest.  Userspace does not
+ * see that: of two vCPUs the one that has been out for long has the same TSC, by each
+ * way to read it, and a rate that is made of it does not take the other one back.
+ */
+TEST_F(kvmclock_tsc_value, out_for_long)
+{
+	struct kvmclock_vcpu *out = &self->vcpu[0], *in = &self->vcpu[1];
+	unsigned long host_khz = __vcpu_ioctl(out->vcpu, KVM_GET_TSC_KHZ, NULL);
+	unsigned long khz = host_khz / 7 * 10 + 1;
+	struct kvm_vcpu_tsc_value value[2];
+	uint64_t tsc[3];
+	int64_t apart;
+	unsigned int i;
+
+	if (kvm_has_cap(KVM_CAP_TSC_CONTROL))
+		SKIP(return, "the TSC is scaled by hardware");
+
+	for (i = 0; i < 2; i++)
+		vcpu_ioctl(self->vcpu[i].vcpu, KVM_SET_TSC_KHZ, (void *)khz);
+	kvmclock_enable_all(self->vcpu, 2);
+	usleep(300000);
+	kvmclock_enter(in);
+
+	value[0] = kvmclock_get_value(out);
+	value[1] = kvmclock_get_value(in);
+	/* Each was moved to where base time has it, which is a ns or two from the line. */
+	apart = value[1].tsc_val - value[0].tsc_val -
+		kvmclock_cycles_in(value[1].kvm_ns - value[0].kvm_ns, khz);
+	TEST_ASSERT(labs(apart) < khz / 1000, "KVM_VCPU_TSC_VALUE: %ld cycles apart", apart);
+
+	usleep(300000);
+	tsc[0] = vcpu_get_msr(out->vcpu, MSR_IA32_TSC);
+	tsc[1] = vcpu_get_msr(in->vcpu, MSR_IA32_TSC);
+	tsc[2] = vcpu_get_msr(out->vcpu, MSR_IA32_TSC);
+	TEST_ASSERT(tsc[1] + khz / 1000 >= tsc[0] && tsc[2] + khz / 1000 >= tsc[1],
+		    "KVM_GET_MSRS: %lu, %lu, %lu", tsc[0], tsc[1], tsc[2]);
+
+	usleep(300000);
+	tsc[1] = kvmclock_rdmsr(in, MSR_IA32_TSC);
+	for (i = 0; i < 2; i++)
+		vcpu_ioctl(self->vcpu[i].vcpu, KVM_SET_TSC_KHZ, (void *)(khz + 1000));
+	tsc[2] = kvmclock_rdmsr(in, MSR_IA32_TSC);
+	TEST_ASSERT(tsc[2] > tsc[1], "after KVM_SET_TSC_KHZ: back from %lu to %lu", tsc[1],
+		    tsc[2]);
+}
+
 /* Another host, another rate of its own: hardware makes the guest's of it. */
 TEST_F(kvmclock_tsc_value, scaled_in_hardware)
 {
@@ -1138,6 +1185,13 @@ TEST_F(kvmclock_tsc_value, scaled_in_hardware)
 		assert_one_offset(&vm, ways[i].name);
 		bare_vm_free(&vm);
 	}
+
+	/* The host's rate was measured anew: to the VM that is as if its own was. */
+	saved.tsc_khz--;
+	bare_vm_create(&vm, 3, &saved);
+	r = kvm_time_restore_live(vm.fd, vm.vcpu_fds, &saved);
+	TEST_ASSERT(r == -ERANGE, "an offset over another ratio: %s", strerror(-r));
+	bare_vm_free(&vm);
 }
 
 /*
