@@ -32,7 +32,14 @@ stage_modules()
 	folder=$stage/lib/modules/$release
 	rm -rf "$stage"
 	mkdir -p "$folder/updates"
-	ln -s "$distro/lib/modules/$release"/* "$folder/"
+	ln -s "$distro/lib/modules/$release"/modules.* "$folder/"
+	# Where what the machine needs can be: depmod would read thousands of others.
+	for part in arch/x86 crypto lib virt drivers/acpi drivers/char drivers/crypto drivers/dma \
+		    drivers/firmware drivers/pci drivers/virt drivers/virtio; do
+		[ -d "$distro/lib/modules/$release/kernel/$part" ] || continue
+		mkdir -p "$folder/kernel/${part%/*}"
+		ln -s "$distro/lib/modules/$release/kernel/$part" "$folder/kernel/$part"
+	done
 	[ "$BASE" = stock ] || cp "$modules"/*.ko "$folder/updates/"
 	PATH=$PATH:/usr/sbin:/sbin depmod -b "$stage" "$release"
 }
