@@ -331,12 +331,9 @@ void kvmclock_carry_line(struct kvm_vcpu *vcpu, u64 host_tsc, u64 ratio)
 	kvmclock_join_line(vcpu, host_tsc, ratio);
 }
 
-/* Guest memory no longer has the line: each vCPU sees to it before it enters. */
 static void kvmclock_line_changed(struct kvm *kvm)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
-	struct kvm_vcpu *vcpu;
-	unsigned long i;
 
 	lockdep_assert_held(&clock->lock);
 
@@ -344,8 +341,6 @@ static void kvmclock_line_changed(struct kvm *kvm)
 	trace_kvmclock_change(clock);
 
 	kvmclock_pages_stale(kvm);
-	kvm_for_each_vcpu(i, vcpu, kvm)
-		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
 }
 
 /*
@@ -471,7 +466,7 @@ static void kvmclock_draw_line(struct kvm_vcpu *vcpu, const struct kvmclock_snap
 
 	line.ref_tsc = scaled_tsc;
 	line.ref_ns = ns;
-	if (ns != clock_ns && now->base_ns - v->moved_base_ns >= KVMCLOCK_CALIBRATE_NS)
+	if (ns != clock_ns && time_after(jiffies, v->moved_jiffies + KVMCLOCK_CALIBRATE))
 		kvmclock_line_converge(&line, ns - clock_ns, KVMCLOCK_REDRAW_NS);
 	v->line = line;
 }
@@ -778,8 +773,7 @@ void kvmclock_set_ns(struct kvm *kvm, const struct kvmclock_snapshot *now, u64 n
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 	u64 step_ns = ns - kvmclock_at(clock, now);
-	struct kvm_vcpu *vcpu;
-	unsigned long i;
+	struct kvm_vcpu_clock *v;
 
 	if (clock->master) {
 		clock->line.ref_tsc = kvm_scale_tsc(now->host_tsc, clock->ratio);
@@ -789,8 +783,8 @@ void kvmclock_set_ns(struct kvm *kvm, const struct kvmclock_snapshot *now, u64 n
 		clock->base_offset_ns += step_ns;
 	}
 
-	kvm_for_each_vcpu(i, vcpu, kvm)
-		vcpu->arch.clock.line.ref_ns += step_ns;
+	list_for_each_entry(v, &clock->row, in_row)
+		v->line.ref_ns += step_ns;
 }
 
 /* The VM's clock is this line, over the scaled TSC; within a change. */

@@ -142,7 +142,7 @@ void kvm_tsc_host_restarted(struct kvm *kvm, u64 restart_cycles);
 #define KVMCLOCK_REDRAW_NS	NSEC_PER_SEC
 
 /* For so long after it has got a page, a guest may take its TSC's rate from it. */
-#define KVMCLOCK_CALIBRATE_NS	(NSEC_PER_SEC / 2)
+#define KVMCLOCK_CALIBRATE	(HZ / 2)
 
 /* Has the host slept since the clock was looked at last? */
 static inline bool kvmclock_suspend_missed(struct kvm *kvm)

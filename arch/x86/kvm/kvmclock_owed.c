@@ -48,24 +48,33 @@ static void kvmclock_owe_hv_page(struct kvm *kvm)
 #endif
 }
 
-/* There is something new for the vCPU's memory, since whatever is being written. */
+/*
+ * There is something new for the vCPU's memory, since whatever is being written.
+ * What is noted as absent, but not known to be so in time, stays open.
+ */
 void kvmclock_claim(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 
 	v->claims++;
-	kvmclock_owe(vcpu, v->shared, KVMCLOCK_ALL & ~v->absent, v->absent);
+	kvmclock_owe(vcpu, v->shared, v->open | (KVMCLOCK_ALL & ~v->absent), v->absent);
 }
 
-/* Guest memory no longer has the line, or its stable bit. */
+/*
+ * Guest memory no longer has the line, or its stable bit: each vCPU sees to it before
+ * it enters.  One that has not joined yet looks for it when it has.
+ */
 void kvmclock_pages_stale(struct kvm *kvm)
 {
+	struct kvm_vcpu_clock *v;
 	struct kvm_vcpu *vcpu;
-	unsigned long i;
 
 	kvmclock_owe_hv_page(kvm);
-	kvm_for_each_vcpu(i, vcpu, kvm)
+	list_for_each_entry(v, &kvm->arch.clock.row, in_row) {
+		vcpu = container_of(v, struct kvm_vcpu, arch.clock);
 		kvmclock_claim(vcpu);
+		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
+	}
 }
 
 /* This vCPU's TSC, or its line, is another one. */

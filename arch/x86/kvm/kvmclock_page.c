@@ -74,11 +74,10 @@ enum kvmclock_put {
 void kvmclock_page_moved(struct kvm_vcpu *vcpu, bool host_initiated)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	struct kvmclock_snapshot now;
 	unsigned long flags;
 
-	flags = kvmclock_lock_now(vcpu->kvm, &now);
-	v->moved_base_ns = now.base_ns;
+	flags = kvmclock_lock(vcpu->kvm);
+	v->moved_jiffies = jiffies;
 	v->claims++;
 	kvmclock_owe(vcpu, v->shared || host_initiated, KVMCLOCK_ALL, 0);
 	kvmclock_unlock(vcpu->kvm, flags);
@@ -89,16 +88,12 @@ void kvmclock_page_moved(struct kvm_vcpu *vcpu, bool host_initiated)
 /* Xen's guests are to have the stable bit, or not to have it any more. */
 void kvmclock_rewrite_pages(struct kvm *kvm)
 {
-	struct kvm_vcpu *vcpu;
 	unsigned long flags;
-	unsigned long i;
 
 	flags = kvmclock_lock(kvm);
 	kvmclock_pages_stale(kvm);
 	kvmclock_unlock(kvm, flags);
 
-	kvm_for_each_vcpu(i, vcpu, kvm)
-		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
 	kvm_make_all_cpus_request(kvm, KVM_REQ_CLOCK_UPDATE);
 }
 
@@ -379,6 +374,11 @@ static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 	lockdep_assert_held(&v->page_lock);
 
 	flags = kvmclock_lock(vcpu->kvm);
+	if (!v->counted) {
+		/* No change of the line would find it: not before it has joined. */
+		kvmclock_unlock(vcpu->kvm, flags);
+		return KVMCLOCK_NONE;
+	}
 	stable = kvmclock_take_line(vcpu) && kvmclock_all_equal(clock);
 	claims = v->claims;
 	page = kvmclock_page(&v->line, v->l1_offset, stable);
@@ -740,6 +740,18 @@ static bool kvmclock_settle_hv_page(struct kvm_vcpu *vcpu)
  * On the way into the guest
  */
 
+/*
+ * Is there anything to do but write memory, with the VM's line?  A line of its own the
+ * vCPU draws itself, and a TSC that software moves it moves.  Whoever changes one of
+ * these meanwhile makes a request.
+ */
+static bool kvmclock_owes_line(struct kvm_vcpu *vcpu)
+{
+	const struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+
+	return !v->counted || v->catchup || !READ_ONCE(vcpu->kvm->arch.clock.master);
+}
+
 /* This vCPU's own memory. */
 void kvmclock_serve_page(struct kvm_vcpu *vcpu)
 {
@@ -747,7 +759,8 @@ void kvmclock_serve_page(struct kvm_vcpu *vcpu)
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	struct kvmclock_place place;
 
-	kvmclock_update_line(vcpu);
+	if (kvmclock_owes_line(vcpu))
+		kvmclock_update_line(vcpu);
 
 	if (kvmclock_stale(v)) {
 		if (!kvmclock_settle_vcpu(vcpu))
@@ -773,16 +786,12 @@ again:
 
 /*
  * The line changed.  Is there anything left to do that only this vCPU does?  Its
- * memory may have been written by another, with its line; a line of its own it draws
- * itself.
+ * memory may have been written by another, with its line.
  */
 static bool kvmclock_owes_itself(struct kvm_vcpu *vcpu)
 {
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-
-	return kvmclock_stale(v) || READ_ONCE(clock->hv_stale) || !READ_ONCE(clock->master) ||
-	       v->catchup;
+	return kvmclock_stale(&vcpu->arch.clock) || READ_ONCE(vcpu->kvm->arch.clock.hv_stale) ||
+	       kvmclock_owes_line(vcpu);
 }
 
 /*
@@ -945,6 +954,7 @@ void kvmclock_page_init(struct kvm_vcpu *vcpu)
 
 	spin_lock_init(&v->page_lock);
 	v->page_gpa = INVALID_GPA;
+	v->moved_jiffies = jiffies;
 }
 
 /* The guest is to be told that it was stopped: at once, or when the vCPU is loaded. */

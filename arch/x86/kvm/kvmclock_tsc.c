@@ -174,7 +174,8 @@ static void kvm_tsc_recount(struct kvm_vcpu *vcpu)
 
 	lockdep_assert_held(&vcpu->kvm->arch.clock.lock);
 
-	if (!v->counted)
+	if (!v->counted || (v->state.ratio == v->l1_ratio && v->state.offset == v->l1_offset &&
+			    v->state.catchup == v->catchup))
 		return;
 
 	kvm_tsc_count(vcpu, -1);
@@ -409,11 +410,13 @@ static void kvm_tsc_set_offset(struct kvm_vcpu *vcpu, u64 offset, u64 generation
 	if (offset != v->l1_offset)
 		kvmclock_page_stale(vcpu);
 
-	kvm_tsc_forget_pair(vcpu);
-	v->l1_offset = offset;
-	v->generation = generation;
-	v->pair_error = pair_error;
-	kvm_tsc_note_pair(vcpu);
+	if (offset != v->l1_offset || generation != v->generation || pair_error != v->pair_error) {
+		kvm_tsc_forget_pair(vcpu);
+		v->l1_offset = offset;
+		v->generation = generation;
+		v->pair_error = pair_error;
+		kvm_tsc_note_pair(vcpu);
+	}
 
 	kvm_tsc_recount(vcpu);
 	kvm_tsc_load_offset(vcpu);

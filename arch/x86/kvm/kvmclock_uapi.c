@@ -53,17 +53,10 @@ void kvmclock_set_system_time(struct kvm_vcpu *vcpu, u64 data, bool host_initiat
  * A TSC that software moves is behind since the vCPU last entered the guest: it is
  * moved now, as on the next entry, before it is told or another is made of it.
  */
-static void kvm_tsc_have_caught_up(struct kvm_vcpu *vcpu)
+static void kvm_tsc_be_up_to_date(struct kvm_vcpu *vcpu, const struct kvmclock_snapshot *now)
 {
-	struct kvmclock_snapshot now;
-	unsigned long flags;
-
-	if (!vcpu->arch.clock.catchup)
-		return;
-
-	flags = kvmclock_lock_now(vcpu->kvm, &now);
-	kvm_tsc_catch_up(vcpu, &now);
-	kvmclock_unlock(vcpu->kvm, flags);
+	if (vcpu->arch.clock.catchup)
+		kvm_tsc_catch_up(vcpu, now);
 }
 
 /*
@@ -72,12 +65,22 @@ static void kvm_tsc_have_caught_up(struct kvm_vcpu *vcpu)
  */
 u64 kvm_tsc_read_msr(struct kvm_vcpu *vcpu, bool host_initiated)
 {
-	if (host_initiated) {
-		kvm_tsc_have_caught_up(vcpu);
-		return kvm_read_l1_tsc(vcpu, rdtsc());
-	}
+	struct kvmclock_snapshot now;
+	unsigned long flags;
+	u64 tsc;
 
-	return kvm_scale_tsc(rdtsc(), kvm_tsc_ratio(vcpu)) + kvm_tsc_offset(vcpu);
+	if (!host_initiated)
+		return kvm_scale_tsc(rdtsc(), kvm_tsc_ratio(vcpu)) + kvm_tsc_offset(vcpu);
+
+	if (!vcpu->arch.clock.catchup)
+		return kvm_read_l1_tsc(vcpu, rdtsc());
+
+	flags = kvmclock_lock_now(vcpu->kvm, &now);
+	kvm_tsc_be_up_to_date(vcpu, &now);
+	tsc = kvm_read_l1_tsc(vcpu, now.host_tsc);
+	kvmclock_unlock(vcpu->kvm, flags);
+
+	return tsc;
 }
 
 /*
@@ -122,8 +125,8 @@ void kvm_tsc_write_adjust_msr(struct kvm_vcpu *vcpu, u64 adjust, bool host_initi
 	if (kvm_tsc_is_protected(vcpu))
 		return;
 
-	kvm_tsc_have_caught_up(vcpu);
 	flags = kvmclock_lock_now(vcpu->kvm, &now);
+	kvm_tsc_be_up_to_date(vcpu, &now);
 	kvm_tsc_move_by_guest(vcpu, v->l1_offset + (adjust - v->adjust_msr), &now);
 	v->adjust_msr = adjust;
 	kvmclock_unlock(vcpu->kvm, flags);
@@ -372,11 +375,11 @@ int kvm_tsc_set_vcpu_khz(struct kvm_vcpu *vcpu, u32 khz)
 	if (r)
 		return r;
 
-	kvm_tsc_have_caught_up(vcpu);
 	flags = kvmclock_lock(vcpu->kvm);
 	changes = kvm_tsc_khz_changes(vcpu, khz, &plan);
 	if (changes) {
 		kvmclock_take_snapshot(&now);
+		kvm_tsc_be_up_to_date(vcpu, &now);
 		kvmclock_carry_line(vcpu, now.host_tsc, plan.ratio);
 		kvm_tsc_change_khz(vcpu, khz, &plan, &now);
 	}
@@ -408,14 +411,15 @@ static void kvm_tsc_set_l1_offset(struct kvm_vcpu *vcpu, u64 offset)
 static int kvmclock_get_tsc_value(struct kvm_vcpu *vcpu, struct kvm_vcpu_tsc_value *value)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
+	struct kvmclock_snapshot now;
 	unsigned long flags;
 	int r = -ENODATA;
 	u64 scaled_tsc;
 
-	kvm_tsc_have_caught_up(vcpu);
-	flags = kvmclock_lock(vcpu->kvm);
+	flags = kvmclock_lock_now(vcpu->kvm, &now);
 	if (kvmclock_has_line(vcpu)) {
-		scaled_tsc = kvm_scale_tsc(rdtsc_ordered(), clock->ratio);
+		kvm_tsc_be_up_to_date(vcpu, &now);
+		scaled_tsc = kvm_scale_tsc(now.host_tsc, clock->ratio);
 		if ((s64)(scaled_tsc - clock->line.ref_tsc) < 0)
 			scaled_tsc = clock->line.ref_tsc;
 

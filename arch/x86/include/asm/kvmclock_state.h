@@ -203,7 +203,7 @@ struct kvm_clock {
  *		without the lock, too, as is the next.
  * @absent:	... that is not there for the guest, and is written when it comes
  * @claims:	counts what made it stale: who writes it knows if there is more to do
- * @moved_base_ns: base time at which one of them was put to its place
+ * @moved_jiffies: when one of them was put to its place
  *
  * Of its own thread, at exits the one and at put the other, without the lock, and
  * under it of whoever carries the line over to another host TSC while no vCPU is in
@@ -262,7 +262,7 @@ struct kvm_vcpu_clock {
 	struct kvmclock_line line;
 	bool shared;
 	unsigned int claims;
-	s64 moved_base_ns;
+	unsigned long moved_jiffies;
 
 	u64 offset;
 	u64 ratio;

@@ -15,7 +15,7 @@
  *
  * checks/model.sh also checks that with each of these broken some run is wrong:
  * NO_GATE NO_AWAIT NO_LOOK NO_HELP CLAIMS_IGNORED NOTE_TOO_LATE SHARED_TOO_LATE
- * CLEARED_TOO_LATE FAULT_FORGETS
+ * CLEARED_TOO_LATE FAULT_FORGETS TOO_EARLY CLAIM_CLOSES
  */
 
 #define NR		2	/* vCPUs; the last one is created late */
@@ -92,21 +92,22 @@ inline write_page(i)
 	lock(page_lock[i]);
 	put = WRITTEN;
 	if
+#ifndef TOO_EARLY
+	:: stale(i) && counted[i] ->
+#else
 	:: stale(i) ->
+#endif
 		do
 		:: try_page(i, false);
 			if
-			:: put != OVERTAKEN -> break
-			:: else
-			fi
-		od
-	:: else
-	fi;
+			:: put == ABSENT ->
 #ifndef NOTE_TOO_LATE
-	if
-	:: put == ABSENT ->
-		do
-		:: try_page(i, true);
+				try_page(i, true)
+#else
+				open[i] = false
+#endif
+			:: else
+			fi;
 			if
 			:: put != OVERTAKEN -> break
 			:: else
@@ -114,9 +115,6 @@ inline write_page(i)
 		od
 	:: else
 	fi;
-#else
-	open[i] = false;
-#endif
 	unlock(page_lock[i])
 }
 
@@ -271,7 +269,11 @@ proctype change()
 				if
 				:: online[i] ->
 					claims[i]++;
+#ifndef CLAIM_CLOSES
+					open[i] = open[i] || !absent[i];
+#else
 					open[i] = !absent[i];
+#endif
 					global[i] = true;
 					update[i] = true
 				:: else
