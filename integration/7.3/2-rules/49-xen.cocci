@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 // Xen's timer, as 7.3 has it, needs both clocks at one instant, and not the page.
-// changes: arch/x86/kvm/xen.c 2
+// changes: arch/x86/kvm/xen.c 3
 // gone: arch/x86/kvm/xen.c
 
 @ timer @
-identifier vcpu, r, guest_now, kernel_now;
-expression E;
+identifier vcpu, xen, r, guest_now, kernel_now;
+expression E, X;
 @@
  void kvm_xen_start_timer(struct kvm_vcpu *vcpu, ...)
  {
+-struct kvm_vcpu_xen *xen = X;
  ...
 -int r = E;
 -if (r) {
