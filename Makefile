@@ -43,6 +43,8 @@ check-docs: ## the documentation builds in Sphinx without a new warning
 	@$(lab)/checks/docs.sh
 check-lab: ## that the laboratory tells each kind of failure
 	@$(lab)/checks/lab.sh
+check-model: ## each interleaving of a change of the line, by Spin, in minutes
+	@$(lab)/checks/model.sh
 check-house: ## that the clock's files call only what is below them
 	@$(lab)/checks/house.sh
 check-fresh: ## make run and make check in a fresh Debian of SUITE=, from a clean clone
@@ -62,4 +64,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules load unload run check compare count scale shell check-arith check-build check-docs check-lab check-house check-fresh check-load mutants series series-check clean distclean
+.PHONY: help deps tree kernel modules load unload run check compare count scale shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check clean distclean

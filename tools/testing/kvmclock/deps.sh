@@ -55,6 +55,7 @@ modules) needs="$needs dwarves pahole dpkg dpkg" ;;
 check-build) needs="$needs sparse sparse python3-ply /usr/share/doc/python3-ply python3-git /usr/share/doc/python3-git" ;;
 check-docs) needs="$needs python3-sphinx sphinx-build" ;;
 scale) needs="$needs gnuplot-nox gnuplot" ;;
+check-model) needs="$needs spin spin" ;;
 update) needs= ;;
 esac
 

@@ -16,10 +16,11 @@ cd "$work"
 # explore MODEL [BREAKAGE]: the errors that there are, 0 or 1
 explore()
 {
+	errors=
 	rm -f pan* ./*.trail
-	spin ${2:+-D$2} -a "$1" >spin.log 2>&1 &&
-		gcc -O2 -w -DSAFETY -DCOLLAPSE -DMEMLIM=6000 -o pan pan.c &&
-		./pan -m1000000 >pan.log 2>&1 || :
+	spin ${2:+-D$2} -a "$1" >pan.log 2>&1 || return 0
+	gcc -O2 -w -DSAFETY -DCOLLAPSE -DMEMLIM=6000 -o pan pan.c || return 0
+	./pan -m1000000 >pan.log 2>&1 || :
 	# Without this line it was not looked at to the end.
 	errors=$(sed -n 's/.*errors: \([0-9]*\)$/\1/p' pan.log)
 	if grep -q -e 'max search depth too small' -e 'reached -DMEMLIM' pan.log; then
