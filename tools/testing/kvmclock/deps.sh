@@ -48,6 +48,9 @@ case $KERNEL_SRC in
 	[ -e "$KERNEL_SRC" ] || [ "${1-}" = update ] || source=${KERNEL_SRC##*/} source=${source%.tar.xz} ;;
 esac
 
+# The library of its selftests about devices asks for it.
+[ "$KERNEL" = 6.12 ] || needs="$needs uuid-dev /usr/include/uuid/uuid.h"
+
 # What a distribution's own configuration may ask of a build.
 [ -z "$KCONFIG" ] || needs="$needs openssl openssl dwarves pahole zstd zstd lz4 lz4"
 case ${1-} in
