@@ -151,7 +151,8 @@ static void require_kvm_clock(void)
 
 /*
  * The vDSO reads vCPU 0's page for all CPUs, so the kernel maps it to every
- * process: second page of [vvar].  Only with kvm-clock, else this is SIGBUS.
+ * process: the second page of [vvar], in 7.3 the first of [vvar_vclock].  Only with
+ * kvm-clock, else this is SIGBUS.
  */
 static const struct clock_page *page;
 
@@ -163,13 +164,18 @@ static void find_clock_page(void)
 
 	if (!maps)
 		FAIL_ERRNO("/proc/self/maps");
-	while (fgets(line, sizeof(line), maps))
+	while (fgets(line, sizeof(line), maps)) {
 		if (strstr(line, "[vvar]"))
+			start = strtoul(line, NULL, 16) + sysconf(_SC_PAGESIZE);
+		if (strstr(line, "[vvar_vclock]")) {
 			start = strtoul(line, NULL, 16);
+			break;
+		}
+	}
 	fclose(maps);
 	if (!start)
 		FAIL("no [vvar] in /proc/self/maps");
-	page = (const struct clock_page *)(start + sysconf(_SC_PAGESIZE));
+	page = (const struct clock_page *)start;
 }
 
 /* One consistent copy: odd means that KVM is writing. */
