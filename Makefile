@@ -58,10 +58,14 @@ series: ## the patches of series/ as mails in O=/mails
 	@$(lab)/series.sh
 series-check: ## that each of them applies, builds, boots and passes the tests there are by then
 	@$(lab)/checks/series.sh
+upstream: ## the small series of upstream/ for Linux 7.3 as mails in O=/upstream/mails
+	@upstream/mails.sh
+upstream-check: ## that each of their patches applies, builds, boots, and that its test fails before it
+	@$(lab)/checks/upstream.sh
 
 clean: ## remove what was built, keep the unpacked trees and the results
 	@$(lab)/clean.sh
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules load unload run check compare count scale shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check clean distclean
+.PHONY: help deps tree kernel modules load unload run check compare count scale shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check upstream upstream-check clean distclean
