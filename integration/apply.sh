@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# apply.sh [--pristine | --tests] BASE TREE: make TREE, a kernel tree that has our
-# clock, from BASE, a pristine kernel of a series that has a folder here (a tarball
+# apply.sh [--pristine | --tests | --part] BASE TREE: make TREE, a kernel tree that has
+# our clock, from BASE, a pristine kernel of a series that has a folder here (a tarball
 # or an unpacked folder).  With --pristine it stays as it is; with --tests it gets
-# our tests and samples, and nothing else.
+# our tests and samples, and nothing else; with --part some of our files may not be
+# there yet, nor the words that the base calls otherwise.
 # apply.sh --series BASE: print of which series BASE is.
 #
 # A TREE that is there is brought up to date: with the same base and the same
@@ -35,10 +36,15 @@ say()
 
 usage()
 {
-	die 2 "usage: ${0##*/} [--pristine | --tests] BASE TREE, or --series BASE; BASE is a kernel's tarball or folder, TREE the folder to make"
+	die 2 "usage: ${0##*/} [--pristine | --tests | --part] BASE TREE, or --series BASE; BASE is a kernel's tarball or folder, TREE the folder to make"
 }
 
 mode=integrate
+part=
+if [ "${1-}" = --part ]; then
+	part=yes
+	shift
+fi
 case ${1-} in
 --pristine | --tests | --series)
 	mode=${1#--}
@@ -479,7 +485,7 @@ fit_ours()
 
 	edits 5-ours | while read -r op file places words; do
 		find "$ours/$file" -type f -exec grep -lwF "${words%% *}" {} + >"$ours.hits" 2>/dev/null || :
-		[ -s "$ours.hits" ] || [ ! -e "$ours/$file" ] ||
+		[ -s "$ours.hits" ] || [ ! -e "$ours/$file" ] || [ -n "$part" ] ||
 			die 1 "$file: '$op $words' of 5-ours/ finds nothing; drop it, or mend it"
 		while read -r hit; do
 			edit "$op" "$hit" "$places" "$words" ||

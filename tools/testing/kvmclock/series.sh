@@ -134,7 +134,7 @@ make_tree()
 {
 	make_stage "$1"
 	[ -z "$(steps "$1")" ] || rm -rf "$work/tree"
-	"$work/stage/integration/apply.sh" "$work/base" "$work/tree" >"$work/log" 2>&1 ||
+	"$work/stage/integration/apply.sh" --part "$work/base" "$work/tree" >"$work/log" 2>&1 ||
 		die $EXIT_BASE "series: $1: $(tail -n 1 "$work/log")"
 	rsync -rc --delete --exclude=/.git --exclude=/.kvmclock "$work/tree/" "$git/"
 	for later in $(after_patch "$1"); do
