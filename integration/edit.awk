@@ -6,12 +6,8 @@
 #
 # drop-item NAME         a function, prototype, type, macro or test case, with the
 #                        comment before it
-# drop-part NAME NAME    from one item to another
-# drop-section TITLE     from the comment that has only this title to the next such
-#                        comment, or from a title of reST to the next
 # drop-case LABEL        a case of a switch statement
 # drop-config OPTION     an option of a Kconfig
-# drop-if WORDS          an #if that has WORDS, and what is in it
 # drop-empty-if          every #if ... #endif with nothing between
 # drop-block WORDS       the block that has WORDS, with what it is the block of
 # drop-line WORDS        the lines that have WORDS
@@ -102,39 +98,6 @@ function drop_item(    i)
 			drop(start[i], end[i])
 }
 
-function drop_part(first, last,    i, from)
-{
-	find_items()
-	for (i = 1; i <= items; i++) {
-		if (!from && has_word(head[i], first))
-			from = start[i]
-		if (from && has_word(head[i], last)) {
-			drop(from, end[i])
-			return
-		}
-	}
-}
-
-# The title that begins at this line, if one does: a comment's, or of reST.
-function title(n)
-{
-	if (line[n] == "/*" && line[n + 1] ~ /^ \* / && line[n + 2] == " */" && line[n + 3] == "")
-		return substr(line[n + 1], 4)
-	if (line[n - 1] == "" && line[n + 1] ~ /^==+$/)
-		return line[n]
-	return ""
-}
-
-function drop_section(    n, m)
-{
-	for (n = 1; n <= NR; n++)
-		if (title(n) == words) {
-			for (m = n + 1; m <= NR && title(m) == ""; m++)
-				;
-			drop(n, m - 1)
-		}
-}
-
 # From a line like the first to the one before a line like the last.
 function drop_until(first, last,    n, m)
 {
@@ -158,14 +121,6 @@ function pair_ifs(    n, depth, open)
 		else if (line[n] ~ /^[ \t]*#[ \t]*el/)
 			has_else[open[depth]] = 1
 	}
-}
-
-function drop_if(    n)
-{
-	pair_ifs()
-	for (n = 1; n <= NR; n++)
-		if (n in close_of && index(line[n], words))
-			drop(n, close_of[n])
 }
 
 function drop_empty_if(    n, m)
@@ -324,16 +279,10 @@ END {
 	split(words, word)
 	if (op == "drop-item")
 		drop_item()
-	else if (op == "drop-part")
-		drop_part(word[1], word[2])
-	else if (op == "drop-section")
-		drop_section()
 	else if (op == "drop-case")
 		drop_until("^\t+case " words ":", "^\t+(case .*|default):")
 	else if (op == "drop-config")
 		drop_until("^config " words "$", "^[a-z]")
-	else if (op == "drop-if")
-		drop_if()
 	else if (op == "drop-empty-if")
 		drop_empty_if()
 	else if (op == "drop-block")
