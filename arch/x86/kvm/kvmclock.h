@@ -114,8 +114,15 @@ static inline bool kvmclock_awaits_memory(struct kvm *kvm)
 /* kvmclock_memory_comes() may be false until userspace has emptied the dirty ring. */
 bool kvmclock_awaits_ring(struct kvm_vcpu *vcpu);
 
+/* On a Hyper-V host the TSC page is the clocksource, and it is a line, too. */
+bool kvmclock_host_on_tsc_page(void);
+
 /* The host has found its TSC to be broken. */
-bool kvmclock_host_tsc_unstable(void);
+static inline bool kvmclock_host_tsc_unstable(void)
+{
+	/* Hyper-V has the TSC marked unstable where its own page is fine. */
+	return unlikely(check_tsc_unstable()) && !kvmclock_host_on_tsc_page();
+}
 
 /* The clock, at one host TSC read each. */
 u64 kvmclock_read_ns(struct kvm *kvm);

@@ -739,9 +739,9 @@ u64 kvmclock_read_vcpu(struct kvm_vcpu *vcpu, s64 *monotonic_ns)
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	struct kvmclock_snapshot now;
+	u64 clock_ns, scaled_tsc;
 	unsigned long flags;
 	ktime_t real_offset;
-	u64 clock_ns;
 
 	flags = kvmclock_lock(vcpu->kvm);
 	do {
@@ -751,9 +751,10 @@ u64 kvmclock_read_vcpu(struct kvm_vcpu *vcpu, s64 *monotonic_ns)
 
 	clock_ns = kvmclock_at(clock, &now);
 	/* A line that was carried over to another TSC lags until it is drawn again. */
-	if (!kvmclock_has_line(vcpu) && v->line.mul && !clock->tsc_changes)
-		clock_ns = kvmclock_later_ns(clock_ns, kvmclock_line_ns(&v->line,
-						kvm_scale_tsc(now.host_tsc, v->l1_ratio)));
+	if (!kvmclock_has_line(vcpu) && v->line.mul && !clock->tsc_changes) {
+		scaled_tsc = kvm_scale_tsc(now.host_tsc, v->l1_ratio);
+		clock_ns = kvmclock_later_ns(clock_ns, kvmclock_line_ns(&v->line, scaled_tsc));
+	}
 	kvmclock_unlock(vcpu->kvm, flags);
 
 	*monotonic_ns = now.real_ns - ktime_to_ns(real_offset);

@@ -175,59 +175,60 @@ static void kvm_tsc_rebase(struct kvm_vcpu *vcpu)
 	kvmclock_unlock(vcpu->kvm, flags);
 }
 
-/*
- * The vCPU comes to a CPU: take up what the host's TSC did meanwhile.  On a host
- * that keeps time by Hyper-V's page the TSC may become another one at any time,
- * and is told; there it is no sign of anything.
- */
-static void kvm_tsc_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
+/* The host's TSC is broken, found so by others or just now, by what it is here. */
+static void kvm_tsc_load_unstable(struct kvm_vcpu *vcpu)
+{
+	if (READ_ONCE(vcpu->arch.clock.last_host_tsc))
+		kvm_tsc_rebase(vcpu);
+
+	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+	if (READ_ONCE(vcpu->kvm->arch.clock.master))
+		kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
+}
+
+/* The host has slept: the guest is told at its first entry. */
+static void kvmclock_load_after_sleep(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	u64 last_host_tsc = READ_ONCE(v->last_host_tsc);
 
-	if (unlikely(v->restart_cycles != READ_ONCE(vcpu->kvm->arch.clock.restart_cycles)))
-		kvm_tsc_take_up_restart(vcpu);
-
-	if (!last_host_tsc)
-		return;
-
-	if (vcpu->cpu != cpu && (s64)(rdtsc() - last_host_tsc) < 0 &&
-	    !check_tsc_unstable() && !kvmclock_host_on_tsc_page())
-		mark_tsc_unstable("KVM: a vCPU moved to a CPU whose TSC is behind");
-
-	if (unlikely(kvmclock_host_tsc_unstable()))
-		kvm_tsc_rebase(vcpu);
+	v->sleeps = READ_ONCE(kvmclock_slept.sleeps);
+	if (!kvm_is_error_gpa(v->page_gpa))
+		kvmclock_owe_stopped(vcpu);
+	kvm_lapic_restart_deadline_timer(vcpu);
 }
 
 /*
+ * The vCPU comes to a CPU: take up what the host and its TSC did meanwhile.  On a
+ * host that keeps time by Hyper-V's page the TSC may become another one at any time,
+ * and is told; there it is no sign of anything.
+ *
  * Without a master clock a vCPU's line is of the CPU that it was drawn on.
  */
 void kvmclock_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
+	u64 last_host_tsc = READ_ONCE(v->last_host_tsc);
 
 	if (unlikely(kvmclock_suspend_missed(vcpu->kvm)))
 		kvmclock_make_up_for_suspend(vcpu->kvm);
-	kvm_tsc_vcpu_load(vcpu, cpu);
+	if (unlikely(v->restart_cycles != READ_ONCE(clock->restart_cycles)))
+		kvm_tsc_take_up_restart(vcpu);
 
-	if (unlikely(v->sleeps != READ_ONCE(kvmclock_slept.sleeps))) {
-		v->sleeps = READ_ONCE(kvmclock_slept.sleeps);
-		/* The guest is told at its first entry. */
-		if (!kvm_is_error_gpa(v->page_gpa))
-			kvmclock_owe_stopped(vcpu);
-		kvm_lapic_restart_deadline_timer(vcpu);
+	if (vcpu->cpu != cpu) {
+		if (last_host_tsc && (s64)(rdtsc() - last_host_tsc) < 0 &&
+		    !check_tsc_unstable() && !kvmclock_host_on_tsc_page())
+			mark_tsc_unstable("KVM: a vCPU moved to a CPU whose TSC is behind");
+		if (unlikely(!READ_ONCE(clock->master)))
+			kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 	}
+	if (kvmclock_host_tsc_unstable())
+		kvm_tsc_load_unstable(vcpu);
+
+	if (unlikely(v->sleeps != READ_ONCE(kvmclock_slept.sleeps)))
+		kvmclock_load_after_sleep(vcpu);
 
 	kvmclock_load_page(vcpu);
-
-	if (unlikely(kvmclock_host_tsc_unstable())) {
-		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
-		if (READ_ONCE(clock->master))
-			kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
-	} else if (unlikely(!READ_ONCE(clock->master) && vcpu->cpu != cpu)) {
-		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
-	}
 }
 
 /*

@@ -35,17 +35,11 @@ int kvmclock_host_mode(void)
 	return READ_ONCE(host_clock_mode);
 }
 
-/* On a Hyper-V host the TSC page is the clocksource, and it is a line, too. */
 bool kvmclock_host_on_tsc_page(void)
 {
 	return kvmclock_host_mode() == VDSO_CLOCKMODE_HVCLOCK;
 }
 
-bool kvmclock_host_tsc_unstable(void)
-{
-	/* Hyper-V has the TSC marked unstable where its own page is fine. */
-	return !kvmclock_host_on_tsc_page() && check_tsc_unstable();
-}
 
 /* Rate of this CPU's TSC in kHz; 0 if the host doesn't know. */
 unsigned int kvmclock_cpu_khz(void)

@@ -68,7 +68,7 @@ struct kvmclock_sleep {
 extern struct kvmclock_sleep kvmclock_slept;
 
 void kvmclock_take_snapshot(struct kvmclock_snapshot *now);
-bool kvmclock_host_on_tsc_page(void);
+
 int kvmclock_host_mode(void);
 unsigned int kvmclock_cpu_khz(void);
 unsigned int kvmclock_max_khz(void);
@@ -217,7 +217,7 @@ void kvmclock_page_init(struct kvm_vcpu *vcpu);
 void kvmclock_load_page(struct kvm_vcpu *vcpu);
 void kvmclock_serve_page(struct kvm_vcpu *vcpu);
 void kvmclock_owe_stopped(struct kvm_vcpu *vcpu);
-void kvmclock_write_page_now(struct kvm_vcpu *vcpu);
+void kvmclock_tell_stopped(struct kvm_vcpu *vcpu);
 
 /*
  * kvmclock_event.c, for kvmclock_uapi.c

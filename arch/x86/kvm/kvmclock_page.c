@@ -251,22 +251,21 @@ static struct kvmclock_place kvmclock_xen_place(struct gfn_to_pfn_cache *gpc, un
 /* One of a Xen guest's structures, which stays where it is meanwhile. */
 static enum kvmclock_put kvmclock_put_xen(struct kvm_vcpu *vcpu,
 					  struct gfn_to_pfn_cache *gpc, unsigned int offset,
-					  struct pvclock_vcpu_time_info page)
+					  const struct pvclock_vcpu_time_info *line)
 {
+	struct pvclock_vcpu_time_info page;
 	enum kvmclock_put r = KVMCLOCK_NONE;
 	struct kvmclock_place place;
 	unsigned long flags;
 
-	/* Old guests trip over the stable bit unless they asked for it. */
-	if (READ_ONCE(vcpu->kvm->arch.xen.hvm_config.flags) &
-	    KVM_XEN_HVM_CONFIG_PVCLOCK_TSC_UNSTABLE)
-		page.flags &= ~PVCLOCK_TSC_STABLE_BIT;
-
-	if (!READ_ONCE(gpc->active))
-		return r;
-
 	read_lock_irqsave(&gpc->lock, flags);
 	if (gpc->active) {
+		page = *line;
+		/* Old guests trip over the stable bit unless they asked for it. */
+		if (READ_ONCE(vcpu->kvm->arch.xen.hvm_config.flags) &
+		    KVM_XEN_HVM_CONFIG_PVCLOCK_TSC_UNSTABLE)
+			page.flags &= ~PVCLOCK_TSC_STABLE_BIT;
+
 		place = kvmclock_xen_place(gpc, offset);
 		/* Active again, but not refreshed yet: the address is the one before. */
 		r = is_error_noslot_pfn(gpc->pfn) ? KVMCLOCK_ABSENT :
@@ -330,7 +329,7 @@ struct pvclock_vcpu_time_info kvmclock_page(const struct kvmclock_line *line, u6
 
 /* kvmclock's own structure, the only one with PVCLOCK_GUEST_STOPPED. */
 static enum kvmclock_put kvmclock_put_own(struct kvm_vcpu *vcpu,
-					  struct pvclock_vcpu_time_info page)
+					  struct pvclock_vcpu_time_info *page)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	struct kvmclock_place place = { .gpa = v->page_gpa };
@@ -342,12 +341,50 @@ static enum kvmclock_put kvmclock_put_own(struct kvm_vcpu *vcpu,
 
 	stopped = test_and_clear_bit(0, &v->guest_stopped);
 	if (stopped)
-		page.flags |= PVCLOCK_GUEST_STOPPED;
+		page->flags |= PVCLOCK_GUEST_STOPPED;
 
-	r = kvmclock_put_page(vcpu, &place, &page);
+	r = kvmclock_put_page(vcpu, &place, page);
 	if (r != KVMCLOCK_WRITTEN && stopped)
 		set_bit(0, &v->guest_stopped);
 	return r;
+}
+
+/* What came of all of a vCPU's structures: the worst, and a bit for each. */
+struct kvmclock_outcome {
+	enum kvmclock_put worst;
+	bool wrote;
+	u8 open;
+	u8 absent;
+};
+
+static void kvmclock_add_outcome(struct kvmclock_outcome *all, unsigned int nr,
+				 enum kvmclock_put put)
+{
+	all->worst = max(all->worst, put);
+	all->wrote |= put == KVMCLOCK_WRITTEN;
+	all->open |= (put == KVMCLOCK_PROTECTED) << nr;
+	all->absent |= (put == KVMCLOCK_ABSENT) << nr;
+}
+
+static struct kvmclock_outcome kvmclock_put_all(struct kvm_vcpu *vcpu,
+						struct pvclock_vcpu_time_info *page)
+{
+	struct kvmclock_outcome all = { .worst = KVMCLOCK_WRITTEN };
+#ifdef CONFIG_KVM_XEN
+	struct kvm_vcpu_xen *xen = &vcpu->arch.xen;
+
+	if (READ_ONCE(xen->vcpu_info_cache.active))
+		kvmclock_add_outcome(&all, 1,
+				     kvmclock_put_xen(vcpu, &xen->vcpu_info_cache,
+						      offsetof(struct compat_vcpu_info, time),
+						      page));
+	if (READ_ONCE(xen->vcpu_time_info_cache.active))
+		kvmclock_add_outcome(&all, 2,
+				     kvmclock_put_xen(vcpu, &xen->vcpu_time_info_cache, 0, page));
+#endif
+	/* Last, as the others do not have its flag. */
+	kvmclock_add_outcome(&all, 0, kvmclock_put_own(vcpu, page));
+	return all;
 }
 
 /*
@@ -362,14 +399,12 @@ static enum kvmclock_put kvmclock_put_own(struct kvm_vcpu *vcpu,
 static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
-	enum kvmclock_put put[KVMCLOCK_PLACES] = { };
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	enum kvmclock_put worst = KVMCLOCK_WRITTEN;
 	struct pvclock_vcpu_time_info page;
-	bool stable, shared, wrote = false;
-	u8 open = 0, absent = 0;
-	unsigned int claims, i;
+	struct kvmclock_outcome all;
 	unsigned long flags;
+	unsigned int claims;
+	bool stable, shared;
 
 	lockdep_assert_held(&v->page_lock);
 
@@ -387,45 +422,35 @@ static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 		kvmclock_owe(vcpu, true, v->open, v->absent);
 	kvmclock_unlock(vcpu->kvm, flags);
 
-	put[0] = kvmclock_put_own(vcpu, page);
-#ifdef CONFIG_KVM_XEN
-	put[1] = kvmclock_put_xen(vcpu, &vcpu->arch.xen.vcpu_info_cache,
-				  offsetof(struct compat_vcpu_info, time), page);
-	put[2] = kvmclock_put_xen(vcpu, &vcpu->arch.xen.vcpu_time_info_cache, 0, page);
-#endif
-	for (i = 0; i < KVMCLOCK_PLACES; i++) {
-		worst = max(worst, put[i]);
-		wrote |= put[i] == KVMCLOCK_WRITTEN;
-		open |= (put[i] == KVMCLOCK_PROTECTED) << i;
-		absent |= (put[i] == KVMCLOCK_ABSENT) << i;
-	}
+	all = kvmclock_put_all(vcpu, &page);
 
 	flags = kvmclock_lock(vcpu->kvm);
 	if (claims == v->claims) {
-		absent |= open & v->absent;
+		all.absent |= all.open & v->absent;
 		if (in_time)
-			open &= ~absent;
+			all.open &= ~all.absent;
 		else
-			open |= absent & ~v->absent;
-		kvmclock_owe(vcpu, (shared && (open || absent)) || (stable && wrote), open,
-			     absent);
+			all.open |= all.absent & ~v->absent;
+		kvmclock_owe(vcpu, (shared && (all.open || all.absent)) || (stable && all.wrote),
+			     all.open, all.absent);
 	} else {
-		worst = KVMCLOCK_OVERTAKEN;
+		all.worst = KVMCLOCK_OVERTAKEN;
 	}
 	kvmclock_unlock(vcpu->kvm, flags);
 
-	return worst;
+	return all.worst;
 }
 
 /*
  * A vCPU's memory, by whatever thread: always with what is so at that moment.  If
  * that is another each time it is KVMCLOCK_OVERTAKEN, for the caller to look around.
+ * What is not stale is left alone, but for @anyway.
  *
  * Memory that is not there is noted first and then tried again: whoever brings
  * it meanwhile either had it there by then, or finds the note (the barriers pair
  * with the one in kvmclock_memory_comes()).
  */
-static enum kvmclock_put kvmclock_write_vcpu(struct kvm_vcpu *vcpu)
+static enum kvmclock_put kvmclock_write_vcpu(struct kvm_vcpu *vcpu, bool anyway)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	enum kvmclock_put r = KVMCLOCK_WRITTEN;
@@ -433,7 +458,7 @@ static enum kvmclock_put kvmclock_write_vcpu(struct kvm_vcpu *vcpu)
 
 	spin_lock(&v->page_lock);
 	/* Another may have been here before. */
-	if (kvmclock_stale(v)) {
+	if (anyway || kvmclock_stale(v)) {
 		do {
 			r = kvmclock_try_vcpu(vcpu, false);
 			if (r == KVMCLOCK_ABSENT) {
@@ -681,7 +706,7 @@ static bool kvmclock_settle_vcpu(struct kvm_vcpu *vcpu)
 	for (;;) {
 		/* Of several structures others may have been written: with what was new. */
 		claims = data_race(READ_ONCE(v->claims));
-		put = kvmclock_write_vcpu(vcpu);
+		put = kvmclock_write_vcpu(vcpu, false);
 		if (put < KVMCLOCK_PROTECTED)
 			return true;
 		/* What could be written of it is in the ring, at each attempt. */
@@ -957,7 +982,7 @@ void kvmclock_page_init(struct kvm_vcpu *vcpu)
 	v->moved_jiffies = jiffies;
 }
 
-/* The guest is to be told that it was stopped: at once, or when the vCPU is loaded. */
+/* The guest is to be told that it was stopped, when the vCPU enters it next. */
 void kvmclock_owe_stopped(struct kvm_vcpu *vcpu)
 {
 	unsigned long flags;
@@ -969,18 +994,25 @@ void kvmclock_owe_stopped(struct kvm_vcpu *vcpu)
 	kvmclock_unlock(vcpu->kvm, flags);
 }
 
-/* The vCPU's memory, if that takes no waiting. */
-void kvmclock_write_page_now(struct kvm_vcpu *vcpu)
+/*
+ * ... or now, if that takes no waiting.  Memory that can't be written is stale from
+ * then on, so that the flag comes with what else it lacks.
+ */
+void kvmclock_tell_stopped(struct kvm_vcpu *vcpu)
 {
 	int idx;
 
-	if (kvmclock_ring_full(vcpu))
+	if (kvmclock_ring_full(vcpu)) {
+		kvmclock_owe_stopped(vcpu);
 		return;
+	}
+
+	set_bit(0, &vcpu->arch.clock.guest_stopped);
 
 	idx = srcu_read_lock(&vcpu->kvm->srcu);
 	/* Not there, or write-protected: maybe it can be had without waiting. */
-	if (kvmclock_write_vcpu(vcpu) != KVMCLOCK_WRITTEN &&
+	if (kvmclock_write_vcpu(vcpu, true) != KVMCLOCK_WRITTEN &&
 	    !kvmclock_bring_vcpu(vcpu, FOLL_NOWAIT))
-		kvmclock_write_vcpu(vcpu);
+		kvmclock_write_vcpu(vcpu, false);
 	srcu_read_unlock(&vcpu->kvm->srcu, idx);
 }

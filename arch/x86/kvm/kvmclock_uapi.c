@@ -326,8 +326,7 @@ int kvmclock_set_guest_stopped(struct kvm_vcpu *vcpu)
 	if (kvm_is_error_gpa(vcpu->arch.clock.page_gpa))
 		return -EINVAL;
 
-	kvmclock_owe_stopped(vcpu);
-	kvmclock_write_page_now(vcpu);
+	kvmclock_tell_stopped(vcpu);
 	return 0;
 }
 
