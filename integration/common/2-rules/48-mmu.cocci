@@ -7,18 +7,21 @@
 identifier f = {kvm_faultin_pfn, kvm_mmu_faultin_pfn};
 identifier release = {kvm_release_pfn_clean, kvm_mmu_finish_page_fault};
 identifier vcpu, fault;
+expression list args;
 expression E;
 @@
  f(struct kvm_vcpu *vcpu, struct kvm_page_fault *fault, ...)
  {
  ...
- if (
--E
-+!kvmclock_memory_comes(vcpu, fault->gfn) || E
- ) {
- release(...);
+ if (E) {
+ release(args);
  return RET_PF_RETRY;
  }
++
++if (!kvmclock_memory_comes(vcpu, fault->gfn)) {
++	release(args);
++	return RET_PF_RETRY;
++}
  ...
  }
 

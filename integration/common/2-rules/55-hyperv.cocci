@@ -49,7 +49,10 @@ type T;
 -T f(...);
 
 @ formula @
+identifier a, b;
 typedef bool;
 @@
--static
- bool compute_tsc_page_parameters(...) { ... }
+-static bool compute_tsc_page_parameters(struct pvclock_vcpu_time_info *a, struct ms_hyperv_tsc_page *b)
++bool compute_tsc_page_parameters(struct pvclock_vcpu_time_info *a,
++				 struct ms_hyperv_tsc_page *b)
+ { ... }
