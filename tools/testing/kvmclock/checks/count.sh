@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # How many instructions the clock's operations take on the stock kernel and on
-# ours, on the machine where a cycle is one instruction. Each is counted in two
-# runs, which must agree to the instruction.
+# ours, both compiled as distributions do, on the machine where a cycle is one
+# instruction. Each is counted in two runs, which must agree to the instruction.
 set -u
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
@@ -11,7 +11,8 @@ set -u
 MACHINE=intel
 SMP=1
 TESTS=instruction_count
-export MACHINE SMP TESTS
+CONFIG=fast
+export MACHINE SMP TESTS CONFIG
 check_settings
 [ "$BASE" = patched ] || die $EXIT_USAGE "BASE=$BASE: make count runs on both kernels; leave it out"
 open_output
