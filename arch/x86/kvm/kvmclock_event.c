@@ -208,7 +208,7 @@ void kvmclock_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
 {
 	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
-	u64 last_host_tsc = READ_ONCE(v->last_host_tsc);
+	u64 last_host_tsc;
 
 	if (unlikely(kvmclock_suspend_missed(vcpu->kvm)))
 		kvmclock_make_up_for_suspend(vcpu->kvm);
@@ -216,6 +216,8 @@ void kvmclock_vcpu_load(struct kvm_vcpu *vcpu, int cpu)
 		kvm_tsc_take_up_restart(vcpu);
 
 	if (vcpu->cpu != cpu) {
+		/* Not earlier: to make up for a restart of the TSC is to write it. */
+		last_host_tsc = READ_ONCE(v->last_host_tsc);
 		if (last_host_tsc && (s64)(rdtsc() - last_host_tsc) < 0 &&
 		    !check_tsc_unstable() && !kvmclock_host_on_tsc_page())
 			mark_tsc_unstable("KVM: a vCPU moved to a CPU whose TSC is behind");

@@ -40,7 +40,6 @@ bool kvmclock_host_on_tsc_page(void)
 	return kvmclock_host_mode() == VDSO_CLOCKMODE_HVCLOCK;
 }
 
-
 /* Rate of this CPU's TSC in kHz; 0 if the host doesn't know. */
 unsigned int kvmclock_cpu_khz(void)
 {

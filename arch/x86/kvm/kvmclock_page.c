@@ -128,11 +128,23 @@ static bool kvmclock_ring_full(struct kvm_vcpu *vcpu)
 	       ring->dirty_index - READ_ONCE(ring->reset_index) >= ring->soft_limit;
 }
 
-/* Guest memory as userspace has it: by its address in the guest or, Xen's, here. */
+/*
+ * Guest memory as userspace has it: by its address in the guest or, Xen's, here; and
+ * the bit of a vCPU's structure that is there.
+ */
 struct kvmclock_place {
 	gpa_t gpa;
 	unsigned long hva;
+	u8 bit;
 };
+
+/* The order of the bits. */
+enum {
+	KVMCLOCK_OWN,
+	KVMCLOCK_XEN_INFO,
+	KVMCLOCK_XEN_TIME,
+};
+static_assert(KVMCLOCK_XEN_TIME + 1 == KVMCLOCK_PLACES);
 
 /* The address to write to, and the slot to mark; 0 if there is no memory. */
 static unsigned long kvmclock_hva(struct kvm *kvm, const struct kvmclock_place *place,
@@ -285,9 +297,11 @@ static unsigned int kvmclock_places(struct kvm_vcpu *vcpu, struct kvmclock_place
 	struct {
 		struct gfn_to_pfn_cache *gpc;
 		unsigned int offset;
+		u8 bit;
 	} xen[] = {
-		{ &vcpu->arch.xen.vcpu_info_cache, offsetof(struct compat_vcpu_info, time) },
-		{ &vcpu->arch.xen.vcpu_time_info_cache, 0 },
+		{ &vcpu->arch.xen.vcpu_info_cache, offsetof(struct compat_vcpu_info, time),
+		  BIT(KVMCLOCK_XEN_INFO) },
+		{ &vcpu->arch.xen.vcpu_time_info_cache, 0, BIT(KVMCLOCK_XEN_TIME) },
 	};
 	unsigned long flags;
 	unsigned int i;
@@ -296,11 +310,13 @@ static unsigned int kvmclock_places(struct kvm_vcpu *vcpu, struct kvmclock_place
 		if (!READ_ONCE(xen[i].gpc->active))
 			continue;
 		read_lock_irqsave(&xen[i].gpc->lock, flags);
-		place[nr++] = kvmclock_xen_place(xen[i].gpc, xen[i].offset);
+		place[nr] = kvmclock_xen_place(xen[i].gpc, xen[i].offset);
+		place[nr++].bit = xen[i].bit;
 		read_unlock_irqrestore(&xen[i].gpc->lock, flags);
 	}
 #endif
 	place[nr].gpa = READ_ONCE(vcpu->arch.clock.page_gpa);
+	place[nr].bit = BIT(KVMCLOCK_OWN);
 	return nr + !kvm_is_error_gpa(place[nr].gpa);
 }
 
@@ -374,16 +390,16 @@ static struct kvmclock_outcome kvmclock_put_all(struct kvm_vcpu *vcpu,
 	struct kvm_vcpu_xen *xen = &vcpu->arch.xen;
 
 	if (READ_ONCE(xen->vcpu_info_cache.active))
-		kvmclock_add_outcome(&all, 1,
+		kvmclock_add_outcome(&all, KVMCLOCK_XEN_INFO,
 				     kvmclock_put_xen(vcpu, &xen->vcpu_info_cache,
 						      offsetof(struct compat_vcpu_info, time),
 						      page));
 	if (READ_ONCE(xen->vcpu_time_info_cache.active))
-		kvmclock_add_outcome(&all, 2,
+		kvmclock_add_outcome(&all, KVMCLOCK_XEN_TIME,
 				     kvmclock_put_xen(vcpu, &xen->vcpu_time_info_cache, 0, page));
 #endif
 	/* Last, as the others do not have its flag. */
-	kvmclock_add_outcome(&all, 0, kvmclock_put_own(vcpu, page));
+	kvmclock_add_outcome(&all, KVMCLOCK_OWN, kvmclock_put_own(vcpu, page));
 	return all;
 }
 
@@ -394,7 +410,7 @@ static struct kvmclock_outcome kvmclock_put_all(struct kvm_vcpu *vcpu,
  *
  * What is noted as absent stays so until it is written: memory that has come, but
  * not for writing yet, is not there for the guest before somebody has seen to it.
- * It is open, too, until it is known that the note was @in_time.
+ * It is open, too, until it is known that the note was @in_time: it is absent still.
  */
 static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 {
@@ -428,7 +444,7 @@ static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 	if (claims == v->claims) {
 		all.absent |= all.open & v->absent;
 		if (in_time)
-			all.open &= ~all.absent;
+			all.open &= ~all.absent | v->open;
 		else
 			all.open |= all.absent & ~v->absent;
 		kvmclock_owe(vcpu, (shared && (all.open || all.absent)) || (stable && all.wrote),
@@ -668,19 +684,29 @@ static int kvmclock_bring(struct kvm *kvm, const struct kvmclock_place *place, i
 	return !r || r == -EAGAIN || r == -ERESTARTSYS ? -EINTR : r;
 }
 
-/* The worst of all; -EINTR is not as bad as another error. */
-static int kvmclock_bring_vcpu(struct kvm_vcpu *vcpu, int how)
+/* All of them; those that can't be written, ever, are in @never. */
+static int kvmclock_bring_vcpu(struct kvm_vcpu *vcpu, int how, u8 *never)
 {
 	struct kvmclock_place place[KVMCLOCK_PLACES];
 	unsigned int nr = kvmclock_places(vcpu, place);
 	int r = 0, one;
 
+	*never = 0;
 	while (nr--) {
 		one = kvmclock_bring(vcpu->kvm, &place[nr], how);
-		if (one && (!r || r == -EINTR))
-			r = one;
+		if (one && one != -EINTR)
+			*never |= place[nr].bit;
+		r = r ? : one;
 	}
 	return r;
+}
+
+/* ... if that takes no waiting. */
+static bool kvmclock_bring_vcpu_now(struct kvm_vcpu *vcpu)
+{
+	u8 never;
+
+	return !kvmclock_bring_vcpu(vcpu, FOLL_NOWAIT, &never);
 }
 
 /* Between two attempts: no signal, and room in the ring for all that one may push. */
@@ -700,7 +726,7 @@ static bool kvmclock_settle_vcpu(struct kvm_vcpu *vcpu)
 	enum kvmclock_put put;
 	unsigned int claims;
 	unsigned long flags;
-	bool settled;
+	u8 never, open;
 	int r;
 
 	for (;;) {
@@ -713,20 +739,22 @@ static bool kvmclock_settle_vcpu(struct kvm_vcpu *vcpu)
 		if (!kvmclock_may_go_on())
 			return false;
 
+		never = 0;
 		r = 0;
 		if (put == KVMCLOCK_PROTECTED)
-			r = kvmclock_bring_vcpu(vcpu, FOLL_INTERRUPTIBLE);
-		if (r == -EINTR)
-			return false;
-		if (r) {
+			r = kvmclock_bring_vcpu(vcpu, FOLL_INTERRUPTIBLE, &never);
+		if (never) {
 			flags = kvmclock_lock(vcpu->kvm);
-			settled = claims == v->claims;
-			if (settled)
-				kvmclock_owe(vcpu, v->shared, 0, v->absent | v->open);
+			if (claims == v->claims)
+				kvmclock_owe(vcpu, v->shared, v->open & ~never,
+					     v->absent | (v->open & never));
+			open = v->open;
 			kvmclock_unlock(vcpu->kvm, flags);
-			if (settled)
+			if (!open)
 				return true;
 		}
+		if (r == -EINTR)
+			return false;
 		cond_resched();
 	}
 }
@@ -791,7 +819,7 @@ void kvmclock_serve_page(struct kvm_vcpu *vcpu)
 		if (!kvmclock_settle_vcpu(vcpu))
 			goto again;
 		/* New memory, that nobody has touched yet, is had for the asking. */
-		if (READ_ONCE(v->absent) && !kvmclock_bring_vcpu(vcpu, FOLL_NOWAIT) &&
+		if (READ_ONCE(v->absent) && kvmclock_bring_vcpu_now(vcpu) &&
 		    !kvmclock_settle_vcpu(vcpu))
 			goto again;
 	}
@@ -1012,7 +1040,7 @@ void kvmclock_tell_stopped(struct kvm_vcpu *vcpu)
 	idx = srcu_read_lock(&vcpu->kvm->srcu);
 	/* Not there, or write-protected: maybe it can be had without waiting. */
 	if (kvmclock_write_vcpu(vcpu, true) != KVMCLOCK_WRITTEN &&
-	    !kvmclock_bring_vcpu(vcpu, FOLL_NOWAIT))
+	    kvmclock_bring_vcpu_now(vcpu))
 		kvmclock_write_vcpu(vcpu, false);
 	srcu_read_unlock(&vcpu->kvm->srcu, idx);
 }

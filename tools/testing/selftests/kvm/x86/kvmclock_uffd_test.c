@@ -687,8 +687,8 @@ TEST_F(kvmclock_uffd, served_protected)
 	}
 }
 
-/* Of two structures one has no memory: the other is waited for as if it were alone. */
-TEST_F(kvmclock_uffd, half_absent)
+/* vCPU 0 has a structure of Xen's, too, after all vCPUs' pages. */
+static const struct pvclock_vcpu_time_info *add_xen_info(FIXTURE_DATA(kvmclock_uffd) * self)
 {
 	const struct pvclock_vcpu_time_info *info = page_of(self, self->nr) + XEN_VCPU_INFO_TIME;
 	struct kvm_xen_hvm_config xen = {
@@ -699,12 +699,19 @@ TEST_F(kvmclock_uffd, half_absent)
 		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO,
 		.u.gpa = CLOCK_GPA + self->nr * PAGE_SIZE,
 	};
-	unsigned int round;
 
 	vm_ioctl(self->vm, KVM_XEN_HVM_CONFIG, &xen);
 	vcpu_ioctl(self->vcpu[0].vcpu, KVM_XEN_VCPU_SET_ATTR, &attr);
 	kvmclock_enter_all(self->vcpu, self->nr);
 	TEST_ASSERT(info->tsc_to_system_mul, "nothing in vcpu_info");
+	return info;
+}
+
+/* Of two structures one has no memory: the other is waited for as if it were alone. */
+TEST_F(kvmclock_uffd, half_absent)
+{
+	const struct pvclock_vcpu_time_info *info = add_xen_info(self);
+	unsigned int round;
 
 	for (round = 0; round < 3; round++) {
 		set_slot(self, 0, 0);
@@ -720,6 +727,31 @@ TEST_F(kvmclock_uffd, half_absent)
 		TEST_ASSERT(oracle_same_line(info, self->vcpu[1].page),
 			    "vcpu_info has another line");
 		set_slot(self, 0, 1);
+	}
+}
+
+/* One can't be written, ever: who helps writes the other, which comes to be writable. */
+TEST_F(kvmclock_uffd, half_read_only)
+{
+	const struct pvclock_vcpu_time_info *info = add_xen_info(self);
+	unsigned int round;
+
+	for (round = 0; round < 3; round++) {
+		TEST_ASSERT(!mprotect(page_of(self, 0), PAGE_SIZE, PROT_READ), "mprotect(): %m");
+		protect(self, self->nr, true);
+		kvmclock_set(self->vm, (round + 1) * HOUR_NS);
+
+		start_op(&self->worker[1], REST);
+		await_write(self, self->nr, "vcpu_info has an old line");
+		protect(self, self->nr, false);
+		finish(&self->worker[1], "vcpu_info can be written");
+		TEST_ASSERT(oracle_same_line(info, self->vcpu[1].page),
+			    "vcpu_info has another line");
+
+		TEST_ASSERT(!mprotect(page_of(self, 0), PAGE_SIZE, PROT_READ | PROT_WRITE),
+			    "mprotect(): %m");
+		enter(&self->worker[0], "its own page can be written again");
+		TEST_ASSERT(oracle_same_line(self->vcpu[0].page, info), "its page has another line");
 	}
 }
 
