@@ -94,6 +94,16 @@ verdict()
 	exit "$code"
 }
 
+# Of the tests that passed: each case that is due, and no other, was looked at.
+cases_are_right()
+{
+	awk -f "$lab/checks/cases.awk" "$ktap" |
+		awk -v machine="$MACHINE" -v only="$CASE" \
+			-v kernel="$(echo "$release" | cut -d. -f1,2)" \
+			-f "$lab/cases.awk" "$lab/machine/cases" - |
+		{ ! grep .; }
+}
+
 judge()
 {
 	status=$1
@@ -136,6 +146,11 @@ judge()
 	if [ -n "$due" ]; then
 		repeat=$due
 		verdict $EXIT_SKIPPED "required, but skipped: $due"
+	fi
+	if [ "$BASE" = patched ] && ! cases_are_right >"$results/wrong-cases"; then
+		sed 's/^/    /' "$results/wrong-cases"
+		repeat=$(sed 's/[ :].*//' "$results/wrong-cases" | sort -u | paste -sd' ')
+		verdict $EXIT_SHORT "not the cases that are due: $(head -n 1 "$results/wrong-cases")"
 	fi
 	verdict 0 "$passed of $planned, $skipped optional skipped"
 }

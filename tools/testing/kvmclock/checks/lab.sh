@@ -80,6 +80,11 @@ expect 6 kernel_panic TESTS="lab_pass lab_panic"
 expect 7 timeout TESTS="lab_pass lab_hang" TIMEOUT=15
 expect 8 plan_cut_short TESTS="lab_pass lab_end"
 expect 9 required_test_skipped TESTS="lab_pass lab_skip"
+expect 0 cases TESTS=lab_cases
+expect 8 case_missing TESTS="lab_pass lab_case_missing"
+expect 8 case_skipped TESTS=lab_case_skipped
+expect 8 case_unknown TESTS=lab_case_new
+expect 8 case_selects_nothing TESTS=kvmclock_abi_test CASE=no_such_case
 expect 2 unknown_test TESTS=no_such_test
 expect 2 unknown_base BASE=other
 expect 2 unknown_machine MACHINE=other
