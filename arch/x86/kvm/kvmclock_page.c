@@ -144,6 +144,7 @@ enum {
 	KVMCLOCK_XEN_INFO,
 	KVMCLOCK_XEN_TIME,
 };
+
 static_assert(KVMCLOCK_XEN_TIME + 1 == KVMCLOCK_PLACES);
 
 /* The address to write to, and the slot to mark; 0 if there is no memory. */

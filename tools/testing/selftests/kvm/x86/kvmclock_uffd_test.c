@@ -751,7 +751,8 @@ TEST_F(kvmclock_uffd, half_read_only)
 		TEST_ASSERT(!mprotect(page_of(self, 0), PAGE_SIZE, PROT_READ | PROT_WRITE),
 			    "mprotect(): %m");
 		enter(&self->worker[0], "its own page can be written again");
-		TEST_ASSERT(oracle_same_line(self->vcpu[0].page, info), "its page has another line");
+		TEST_ASSERT(oracle_same_line(self->vcpu[0].page, info),
+			    "its page has another line");
 	}
 }
 
