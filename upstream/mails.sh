@@ -7,10 +7,11 @@
 # makes the rest, and whatever a patch here says of the base has to be so.  The same
 # sources give the same mails, to the byte.
 set -eu
-: "${KERNEL_SRC:=/usr/src/linux-source-7.3.tar.xz}"
 # shellcheck source=../tools/testing/kvmclock/settings.sh
 . "$(dirname "$0")/../tools/testing/kvmclock/settings.sh"
 top=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck disable=SC2034 # the settings go by it
+lab=$top/tools/testing/kvmclock
 
 check_settings
 open_output
@@ -18,7 +19,10 @@ case $SOB in
 '' | *' <'*'@'*'>') ;;
 *) die $EXIT_USAGE "SOB=$SOB: give a name and an address, as in SOB='Jo Doe <jo@example.org>'" ;;
 esac
-[ -e "$KERNEL_SRC" ] || die $EXIT_USAGE "KERNEL_SRC=$KERNEL_SRC: no such file or folder; give Linux 7.3's"
+[ -n "$KERNEL$KERNEL_SRC" ] || KERNEL=7.3
+find_base
+[ "$KERNEL" = 7.3 ] || die $EXIT_USAGE "KERNEL=$KERNEL: the series of upstream/ are for Linux 7.3"
+fetch_base
 work=$O/upstream
 linux=$work/linux
 mails=$work/mails

@@ -70,12 +70,6 @@ selftests()
 	selected | sed -n 's,^[^ ]* *[^ ]* *[^ ]* *kvm/\([^ ]*\).*,\1,p' | sort -u
 }
 
-# No suite of this distribution has such a source.
-fetch_source()
-{
-	"$lab/source.sh" "$KERNEL" || exit
-	KERNEL_SRC=$O/source/${KERNEL_SRC##*/}
-}
 
 # BASE=stock: the tree is the base, our selftests and our samples.
 integrated=
@@ -83,7 +77,7 @@ build_tree()
 {
 	[ -z "$integrated$KVMCLOCK_TREE" ] || return 0
 	integrated=yes
-	[ -e "$KERNEL_SRC" ] || fetch_source
+	fetch_base
 	only=
 	[ "$BASE" = patched ] || only=--tests
 	status=0

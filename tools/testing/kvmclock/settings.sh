@@ -195,6 +195,14 @@ find_base()
 	[ "$KERNEL" != 6.12 ] || x86=x86_64
 }
 
+# The base's source, if no suite of this distribution has it.
+fetch_base()
+{
+	[ ! -e "$KERNEL_SRC" ] || return 0
+	"$lab/source.sh" "$KERNEL" || exit
+	KERNEL_SRC=$O/source/${KERNEL_SRC##*/}
+}
+
 # configure TREE FOLDER FRAGMENT...: configures TREE in FOLDER by these fragments over
 # tinyconfig, the later ones first; an option that did not take is an error.
 configure()

@@ -7,7 +7,6 @@
 # at the end tells.  MACHINE=all has it on both machines.  A tree that has been seen is
 # not built again until it changes.  Prints KTAP.
 set -eu
-: "${KERNEL_SRC:=/usr/src/linux-source-7.3.tar.xz}"
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
 
@@ -19,7 +18,7 @@ neighbours="x86/hyperv_clock x86/kvm_clock_test x86/kvm_pv_test x86/nested_tsc_a
 check_settings
 open_output
 "$lab/deps.sh" || exit
-KERNEL_SRC=$KERNEL_SRC "$top/upstream/mails.sh" || exit
+"$top/upstream/mails.sh" || exit
 work=$O/upstream
 linux=$work/linux
 kernel=$work/kernel
