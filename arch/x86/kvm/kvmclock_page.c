@@ -446,8 +446,8 @@ static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 		all.absent |= all.open & v->absent;
 		if (in_time)
 			all.open &= ~all.absent | v->open;
-		else
-			all.open |= all.absent & ~v->absent;
+		/* A structure that moved has taken the note with it, or there was none yet. */
+		all.open |= all.absent & ~v->absent;
 		kvmclock_owe(vcpu, (shared && (all.open || all.absent)) || (stable && all.wrote),
 			     all.open, all.absent);
 	} else {
@@ -682,7 +682,7 @@ static int kvmclock_bring(struct kvm *kvm, const struct kvmclock_place *place, i
 	r = get_user_pages_unlocked(hva & PAGE_MASK, 1, NULL, FOLL_WRITE | how);
 	if (r == 1)
 		return 0;
-	return !r || r == -EAGAIN || r == -ERESTARTSYS ? -EINTR : r;
+	return !r || r == -EAGAIN || r == -ERESTARTSYS || r == -ENOMEM ? -EINTR : r;
 }
 
 /* All of them; those that can't be written, ever, are in @never. */
@@ -719,15 +719,16 @@ static bool kvmclock_may_go_on(void)
 /*
  * Until it is written or known to be absent.  False if it is neither: a signal
  * has come, or the ring is full.  What userspace has made unwritable for good is
- * taken for absent: the guest can't write it either.
+ * taken for absent: the guest can't write it either.  Noted first, and then looked at
+ * again, as what is absent.
  */
 static bool kvmclock_settle_vcpu(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	enum kvmclock_put put;
+	u8 never, noted, open;
 	unsigned int claims;
 	unsigned long flags;
-	u8 never, open;
 	int r;
 
 	for (;;) {
@@ -742,12 +743,13 @@ static bool kvmclock_settle_vcpu(struct kvm_vcpu *vcpu)
 
 		never = 0;
 		r = 0;
+		noted = READ_ONCE(v->absent);
 		if (put == KVMCLOCK_PROTECTED)
 			r = kvmclock_bring_vcpu(vcpu, FOLL_INTERRUPTIBLE, &never);
 		if (never) {
 			flags = kvmclock_lock(vcpu->kvm);
 			if (claims == v->claims)
-				kvmclock_owe(vcpu, v->shared, v->open & ~never,
+				kvmclock_owe(vcpu, v->shared, v->open & ~(never & noted),
 					     v->absent | (v->open & never));
 			open = v->open;
 			kvmclock_unlock(vcpu->kvm, flags);
@@ -763,8 +765,10 @@ static bool kvmclock_settle_vcpu(struct kvm_vcpu *vcpu)
 static bool kvmclock_settle_hv_page(struct kvm_vcpu *vcpu)
 {
 #ifdef CONFIG_KVM_HYPERV
+	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	struct kvmclock_place place;
 	enum kvmclock_put put;
+	bool noted, settled;
 	unsigned long flags;
 	int r;
 
@@ -773,6 +777,7 @@ static bool kvmclock_settle_hv_page(struct kvm_vcpu *vcpu)
 			return false;
 
 		r = 0;
+		noted = READ_ONCE(clock->hv_absent);
 		if (put == KVMCLOCK_PROTECTED)
 			r = kvmclock_hv_place(vcpu->kvm, &place) ?
 			    kvmclock_bring(vcpu->kvm, &place, FOLL_INTERRUPTIBLE) : -EINTR;
@@ -780,9 +785,11 @@ static bool kvmclock_settle_hv_page(struct kvm_vcpu *vcpu)
 			return false;
 		if (r) {
 			flags = kvmclock_lock(vcpu->kvm);
-			kvmclock_owe_hv(&vcpu->kvm->arch.clock, true, true);
+			kvmclock_owe_hv(clock, clock->hv_stale, clock->hv_stale);
+			settled = noted || !clock->hv_stale;
 			kvmclock_unlock(vcpu->kvm, flags);
-			return true;
+			if (settled)
+				return true;
 		}
 		cond_resched();
 	}
