@@ -14,5 +14,5 @@ if [ "${1-}" = all ]; then
 fi
 # Kept: the trees and the packages, which take longest to get again, and the results.
 rm -rf "$O"/kernel* "$O"/kvm-* "$O"/modules "$O"/tests* "$O"/log "$O"/plan "$O"/host \
-	"$O"/arith* "$O"/cd "$O"/cd.iso "$O"/*.cpio "$O"/*.cpio.* "$O"/distro/stage* \
+	"$O"/arith* "$O"/*.cpio "$O"/*.cpio.* "$O"/distro/stage* \
 	"$O"/check-build "$O"/check-docs "$O"/series "$O"/mails

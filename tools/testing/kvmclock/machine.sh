@@ -96,25 +96,26 @@ intel_options="clearcpuid=ht,xsaves,xsavec,rdrand,rdseed norandmaps i8042.nokbd 
 
 intel_prepare()
 {
-	rm -rf "$O/cd" "$O/cd.iso"
-	mkdir -p "$O/cd/boot" "$O/log"
-	cp "$image" "$O/cd/boot/bzImage"
-	cp "$O/initramfs.cpio" "$O/cd/boot/initramfs.cpio"
-	cat >"$O/cd/grub.cfg" <<-END
+	cd=$results/cd
+	mkdir -p "$cd/boot" "$O/log"
+	cp "$image" "$cd/boot/bzImage"
+	cp "$O/initramfs.cpio" "$cd/boot/initramfs.cpio"
+	cat >"$cd/grub.cfg" <<-END
 		linux /boot/bzImage console=ttyS0,115200 results=ttyS1 $append tsc_early_khz=$intel_khz $intel_options
 		initrd /boot/initramfs.cpio
 		boot
 	END
 	# The same files give the same image, and so the same run.
 	if ! {
-		grub-mkimage -O i386-pc-eltorito -p /boot -c "$O/cd/grub.cfg" \
-			-o "$O/cd/boot/grub.img" biosdisk iso9660 linux boot &&
-		find "$O/cd" -exec touch -d "@$intel_date" {} + &&
+		grub-mkimage -O i386-pc-eltorito -p /boot -c "$cd/grub.cfg" \
+			-o "$cd/boot/grub.img" biosdisk iso9660 linux boot &&
+		find "$cd" -exec touch -d "@$intel_date" {} + &&
 		SOURCE_DATE_EPOCH=$intel_date xorriso -as mkisofs -R -b boot/grub.img \
-			-no-emul-boot -boot-load-size 4 -boot-info-table -o "$O/cd.iso" "$O/cd"
+			-no-emul-boot -boot-load-size 4 -boot-info-table -o "$cd.iso" "$cd"
 	} >"$O/log/cd" 2>&1; then
-		die $EXIT_BUILD "$O/cd.iso could not be made; why is in $O/log/cd"
+		die $EXIT_BUILD "$cd.iso could not be made; why is in $O/log/cd"
 	fi
+	rm -rf "$cd"
 	cat >"$results/bochsrc" <<-END
 		config_interface: textconfig
 		display_library: term
@@ -124,7 +125,7 @@ intel_prepare()
 		vgaromimage: file="/usr/share/bochs/VGABIOS-lgpl-latest"
 		boot: cdrom
 		ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
-		ata0-master: type=cdrom, path="$O/cd.iso", status=inserted
+		ata0-master: type=cdrom, path="$cd.iso", status=inserted
 		com1: enabled=1, mode=file, dev="$results/console.log"
 		com2: enabled=1, mode=file, dev="$results/ktap.log"
 		pci: enabled=1, chipset=i440fx
