@@ -68,7 +68,6 @@ struct kvmclock_sleep {
 extern struct kvmclock_sleep kvmclock_slept;
 
 void kvmclock_take_snapshot(struct kvmclock_snapshot *now);
-
 int kvmclock_host_mode(void);
 unsigned int kvmclock_cpu_khz(void);
 unsigned int kvmclock_max_khz(void);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 // Memory that comes is given what the clock owes it, before the guest can see it:
-// nothing is mapped in advance meanwhile (see also 3-patches/90-prefetch.patch).
+// nothing is mapped in advance meanwhile (see also 4-patches/90-prefetch.patch).
 // changes: arch/x86/kvm/mmu/mmu.c 3
 
 @ faultin @
