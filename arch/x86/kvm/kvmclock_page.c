@@ -138,14 +138,14 @@ struct kvmclock_place {
 	u8 bit;
 };
 
-/* The order of the bits. */
+/* The bits */
 enum {
-	KVMCLOCK_OWN,
-	KVMCLOCK_XEN_INFO,
-	KVMCLOCK_XEN_TIME,
+	KVMCLOCK_OWN = BIT(0),
+	KVMCLOCK_XEN_INFO = BIT(1),
+	KVMCLOCK_XEN_TIME = BIT(2),
 };
 
-static_assert(KVMCLOCK_XEN_TIME + 1 == KVMCLOCK_PLACES);
+static_assert((KVMCLOCK_OWN | KVMCLOCK_XEN_INFO | KVMCLOCK_XEN_TIME) == KVMCLOCK_ALL);
 
 /* The address to write to, and the slot to mark; 0 if there is no memory. */
 static unsigned long kvmclock_hva(struct kvm *kvm, const struct kvmclock_place *place,
@@ -301,8 +301,8 @@ static unsigned int kvmclock_places(struct kvm_vcpu *vcpu, struct kvmclock_place
 		u8 bit;
 	} xen[] = {
 		{ &vcpu->arch.xen.vcpu_info_cache, offsetof(struct compat_vcpu_info, time),
-		  BIT(KVMCLOCK_XEN_INFO) },
-		{ &vcpu->arch.xen.vcpu_time_info_cache, 0, BIT(KVMCLOCK_XEN_TIME) },
+		  KVMCLOCK_XEN_INFO },
+		{ &vcpu->arch.xen.vcpu_time_info_cache, 0, KVMCLOCK_XEN_TIME },
 	};
 	unsigned long flags;
 	unsigned int i;
@@ -317,7 +317,7 @@ static unsigned int kvmclock_places(struct kvm_vcpu *vcpu, struct kvmclock_place
 	}
 #endif
 	place[nr].gpa = READ_ONCE(vcpu->arch.clock.page_gpa);
-	place[nr].bit = BIT(KVMCLOCK_OWN);
+	place[nr].bit = KVMCLOCK_OWN;
 	return nr + !kvm_is_error_gpa(place[nr].gpa);
 }
 
@@ -374,13 +374,15 @@ struct kvmclock_outcome {
 	u8 absent;
 };
 
-static void kvmclock_add_outcome(struct kvmclock_outcome *all, unsigned int nr,
-				 enum kvmclock_put put)
+static void kvmclock_add_outcome(struct kvmclock_outcome *all, u8 bit, enum kvmclock_put put)
 {
 	all->worst = max(all->worst, put);
-	all->wrote |= put == KVMCLOCK_WRITTEN;
-	all->open |= (put == KVMCLOCK_PROTECTED) << nr;
-	all->absent |= (put == KVMCLOCK_ABSENT) << nr;
+	if (put == KVMCLOCK_WRITTEN)
+		all->wrote = true;
+	if (put == KVMCLOCK_PROTECTED)
+		all->open |= bit;
+	if (put == KVMCLOCK_ABSENT)
+		all->absent |= bit;
 }
 
 static struct kvmclock_outcome kvmclock_put_all(struct kvm_vcpu *vcpu,

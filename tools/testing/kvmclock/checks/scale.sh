@@ -42,15 +42,12 @@ while [ $round -le $ROUNDS ]; do
 done
 for base in stock patched; do
 	awk '
-		{ size = $1; number = $2; sub(/^[0-9]+ [0-9]+ /, ""); row = size " " $0 }
-		!(row in least) { order[++n] = row; least[row] = number }
-		number < least[row] { least[row] = number }
+		{ at = $1; number = $2; sub(/^[0-9]+ [0-9]+ /, "") }
+		!((at, $0) in least) { size[++n] = at; what[n] = $0; least[at, $0] = number }
+		number < least[at, $0] { least[at, $0] = number }
 		END {
-			for (i = 1; i <= n; i++) {
-				size = order[i]; sub(/ .*/, "", size)
-				what = order[i]; sub(/^[0-9]+ /, "", what)
-				print size, least[order[i]], what
-			}
+			for (i = 1; i <= n; i++)
+				print size[i], least[size[i], what[i]], what[i]
 		}' "$work/$base".? >"$work/$base"
 done
 
