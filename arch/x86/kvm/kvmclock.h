@@ -82,12 +82,7 @@ void kvmclock_hv_page_moved(struct kvm_vcpu *vcpu);
 bool compute_tsc_page_parameters(struct pvclock_vcpu_time_info *line,
 				 struct ms_hyperv_tsc_page *page);
 
-/* Does Hyper-V's page tell another time than the clock? */
-static inline bool kvmclock_hv_page_off(struct kvm *kvm)
-{
-	return READ_ONCE(kvm->arch.clock.hv_stale) &&
-	       !kvm->arch.hyperv.hv_tsc_emulation_control;
-}
+u64 kvmclock_read_hv(struct kvm *kvm);
 #endif
 
 bool __kvmclock_memory_comes(struct kvm_vcpu *vcpu, gfn_t gfn);

@@ -147,24 +147,24 @@ enum {
 
 static_assert((KVMCLOCK_OWN | KVMCLOCK_XEN_INFO | KVMCLOCK_XEN_TIME) == KVMCLOCK_ALL);
 
-/* The address to write to, and the slot to mark; 0 if there is no memory. */
+/*
+ * The address to write to, and the slot to mark; 0 if there is no memory.  That of a
+ * slot which is about to go is there still: the guest reads it until it has gone.
+ */
 static unsigned long kvmclock_hva(struct kvm *kvm, const struct kvmclock_place *place,
 				  struct kvm_memory_slot **slot)
 {
 	gfn_t gfn = gpa_to_gfn(place->gpa);
-	unsigned long hva;
-	bool writable;
 
 	*slot = NULL;
 	if (kvm_is_error_gpa(place->gpa))
 		return place->hva;
 
 	*slot = gfn_to_memslot(kvm, gfn);
-	hva = gfn_to_hva_memslot_prot(*slot, gfn, &writable);
-	if (kvm_is_error_hva(hva) || !writable)
+	if (!*slot || (*slot)->flags & KVM_MEM_READONLY)
 		return 0;
 
-	return hva + offset_in_page(place->gpa);
+	return __gfn_to_hva_memslot(*slot, gfn) + offset_in_page(place->gpa);
 }
 
 /* After a failed write: the guest may read what can be read. */
@@ -414,6 +414,9 @@ static struct kvmclock_outcome kvmclock_put_all(struct kvm_vcpu *vcpu,
  * What is noted as absent stays so until it is written: memory that has come, but
  * not for writing yet, is not there for the guest before somebody has seen to it.
  * It is open, too, until it is known that the note was @in_time: it is absent still.
+ *
+ * Between the change of a TSC and what is decided of it the bit is withheld, and what
+ * was written then is open still: if the TSCs are equal again nobody else comes by.
  */
 static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 {
@@ -423,7 +426,7 @@ static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 	struct kvmclock_outcome all;
 	unsigned long flags;
 	unsigned int claims;
-	bool stable, shared;
+	bool stable, shared, withheld;
 
 	lockdep_assert_held(&v->page_lock);
 
@@ -434,6 +437,7 @@ static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 		return KVMCLOCK_NONE;
 	}
 	stable = kvmclock_take_line(vcpu) && kvmclock_all_equal(clock);
+	withheld = clock->stable && !stable;
 	claims = v->claims;
 	page = kvmclock_page(&v->line, v->l1_offset, stable);
 	shared = v->shared;
@@ -450,8 +454,10 @@ static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 			all.open &= ~all.absent | v->open;
 		/* A structure that moved has taken the note with it, or there was none yet. */
 		all.open |= all.absent & ~v->absent;
-		kvmclock_owe(vcpu, (shared && (all.open || all.absent)) || (stable && all.wrote),
-			     all.open, all.absent);
+		shared = (shared && (all.open || all.absent)) || (stable && all.wrote);
+		if (withheld)
+			all.open |= KVMCLOCK_ALL & ~all.absent;
+		kvmclock_owe(vcpu, shared, all.open, all.absent);
 	} else {
 		all.worst = KVMCLOCK_OVERTAKEN;
 	}
@@ -461,13 +467,24 @@ static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 }
 
 /*
+ * Between the note that memory is absent and another look at it: whoever brings it
+ * either has it there by then, or finds the note (the barriers pair with the one in
+ * kvmclock_memory_comes()).  So does who maps memory in advance, which looks for a
+ * note first, and for memory then, but both of it under mmu_lock.
+ */
+static void kvmclock_let_note_be_seen(struct kvm *kvm)
+{
+	write_lock(&kvm->mmu_lock);
+	write_unlock(&kvm->mmu_lock);
+	smp_mb();	/* the note before the memory */
+}
+
+/*
  * A vCPU's memory, by whatever thread: always with what is so at that moment.  If
  * that is another each time it is KVMCLOCK_OVERTAKEN, for the caller to look around.
  * What is not stale is left alone, but for @anyway.
  *
- * Memory that is not there is noted first and then tried again: whoever brings
- * it meanwhile either had it there by then, or finds the note (the barriers pair
- * with the one in kvmclock_memory_comes()).
+ * Memory that is not there is noted first and then tried again.
  */
 static enum kvmclock_put kvmclock_write_vcpu(struct kvm_vcpu *vcpu, bool anyway)
 {
@@ -481,7 +498,7 @@ static enum kvmclock_put kvmclock_write_vcpu(struct kvm_vcpu *vcpu, bool anyway)
 		do {
 			r = kvmclock_try_vcpu(vcpu, false);
 			if (r == KVMCLOCK_ABSENT) {
-				smp_mb();	/* the note before the memory */
+				kvmclock_let_note_be_seen(vcpu->kvm);
 				r = kvmclock_try_vcpu(vcpu, true);
 			}
 		} while (r == KVMCLOCK_OVERTAKEN && --tries);
@@ -619,6 +636,31 @@ static enum kvmclock_put kvmclock_put_hv_page(struct kvm_vcpu *vcpu, struct kvm_
 	return r;
 }
 
+/*
+ * Hyper-V's reference counter, in units of 100 ns: what the page makes of vCPU 0's TSC,
+ * or the clock as long as there is no page, or it tells another time.  A TSC moves, and
+ * the page is stale, under the lock; it is written, and not stale any more, after that.
+ */
+u64 kvmclock_read_hv(struct kvm *kvm)
+{
+	struct kvm_vcpu *vcpu = kvm_get_vcpu(kvm, 0);
+	struct kvm_hv *hv = to_kvm_hv(kvm);
+	unsigned long flags;
+	bool by_page;
+	u64 units;
+
+	flags = kvmclock_lock(kvm);
+	by_page = READ_ONCE(hv->hv_tsc_page_status) == HV_TSC_PAGE_SET &&
+		  (!kvm->arch.clock.hv_stale || hv->hv_tsc_emulation_control);
+	if (by_page)
+		units = hv->tsc_ref.tsc_offset +
+			mul_u64_u64_shr(kvm_read_l1_tsc(vcpu, rdtsc()),
+					hv->tsc_ref.tsc_scale, 64);
+	kvmclock_unlock(kvm, flags);
+
+	return by_page ? units : div_u64(kvmclock_read_ns(kvm), 100);
+}
+
 /* The same order as in kvmclock_write_vcpu(), for the same reason. */
 static enum kvmclock_put kvmclock_write_hv_page(struct kvm_vcpu *vcpu)
 {
@@ -635,7 +677,7 @@ static enum kvmclock_put kvmclock_write_hv_page(struct kvm_vcpu *vcpu)
 	while (READ_ONCE(clock->hv_stale) && r == KVMCLOCK_WRITTEN && tries--) {
 		r = kvmclock_put_hv_page(vcpu, hv);
 		if (r == KVMCLOCK_ABSENT) {
-			smp_mb();	/* the note before the memory */
+			kvmclock_let_note_be_seen(vcpu->kvm);
 			r = kvmclock_put_hv_page(vcpu, hv);
 		}
 	}
@@ -842,6 +884,13 @@ void kvmclock_serve_page(struct kvm_vcpu *vcpu)
 		    !kvmclock_settle_hv_page(vcpu))
 			goto again;
 	}
+
+	/*
+	 * A TSC that moves exposes its vCPU's memory and asks nobody else.  Whoever gives
+	 * out the stable bit for TSCs that are equal again sees to it.
+	 */
+	if (READ_ONCE(clock->nr_exposed))
+		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
 	return;
 again:
 	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
@@ -894,7 +943,8 @@ void kvmclock_load_page(struct kvm_vcpu *vcpu)
 
 	if (unlikely(READ_ONCE(clock->nr_exposed)))
 		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
-	if (unlikely(kvmclock_stale(&vcpu->arch.clock) || READ_ONCE(clock->hv_stale)))
+	if (unlikely(kvmclock_stale(&vcpu->arch.clock) || READ_ONCE(clock->hv_stale) ||
+		     !vcpu->arch.clock.counted))
 		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 }
 

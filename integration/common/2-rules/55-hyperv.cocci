@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // Hyper-V's counter is a reading of the VM's one clock, and its page is written
 // with the vCPU's own: enabling it is no reason to look at the master clock.
-// changes: arch/x86/kvm/hyperv.c 4
+// changes: arch/x86/kvm/hyperv.c 8
 // changes: arch/x86/kvm/hyperv.h 2
 // gone: arch/x86/kvm/hyperv.c
 // gone: arch/x86/kvm/hyperv.h
@@ -18,27 +18,15 @@ expression vcpu;
 
 // A page that does not have the line yet is no source of the time.
 @ counter @
-identifier hv, kvm;
-@@
- get_time_ref_counter(struct kvm *kvm)
- {
- ...
- if (
--hv->hv_tsc_page_status != HV_TSC_PAGE_SET
-+hv->hv_tsc_page_status != HV_TSC_PAGE_SET || kvmclock_hv_page_off(kvm)
- ) { ... }
- ...
- }
-
-@ clock @
 expression kvm;
 @@
--get_kvmclock_ns(kvm)
-+kvmclock_read_ns(kvm)
+-get_time_ref_counter(kvm)
++kvmclock_read_hv(kvm)
 
 // The page is written by kvmclock_page.c, which needs the formula.
 @ functions @
-identifier f = {kvm_hv_setup_tsc_page, kvm_hv_request_tsc_page_update, tsc_page_update_unsafe};
+identifier f = {kvm_hv_setup_tsc_page, kvm_hv_request_tsc_page_update, tsc_page_update_unsafe,
+		get_time_ref_counter};
 @@
 -f(...) { ... }
 

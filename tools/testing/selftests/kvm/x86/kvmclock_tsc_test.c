@@ -4,6 +4,7 @@
  * where it makes up for a host that is too slow.  Whatever a TSC does, the
  * clock over it stays the same line, and nobody else notices.
  */
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,6 +22,8 @@
 #define WRITER		1	/* the vCPU whose TSC is written */
 #define NR_ENTRIES	200
 #define PAUSE_US	1000
+#define NR_HOLD_UPS	20
+#define MAX_STEPS	1000
 
 FIXTURE(kvmclock_tsc) {
 	struct kvm_vm *vm;
@@ -437,6 +440,113 @@ TEST_F(kvmclock_tsc, faster_than_the_host)
 		assert_clock_is_guests(self->vm, &self->vcpu[0], "another's catching up");
 	}
 	TEST_ASSERT(kvmclock_tsc_offset(&self->vcpu[0]) == self->offset, "another's TSC moved");
+}
+
+/* For a guest that moves its TSC when it is told to, and looks at another's page. */
+static struct follower {
+	bool ready;
+	bool go;
+	uint64_t adjust;
+	struct pvclock_vcpu_time_info *other;
+	int64_t apart;		/* by how much the page differs from its own ... */
+	uint8_t flags;		/* ... at one TSC value, and what it says of that */
+} follower;
+
+static void follow(struct kvmclock_mail *mail)
+{
+	uint64_t tsc, theirs;
+
+	for (;;) {
+		WRITE_ONCE(follower.ready, true);
+		while (!READ_ONCE(follower.go))
+			cpu_relax();
+		wrmsr(MSR_IA32_TSC_ADJUST, follower.adjust);
+		theirs = kvmclock_guest_read(follower.other, &tsc, &follower.flags);
+		follower.apart = theirs - __pvclock_read_cycles(mail->page_gva, tsc);
+		follower.ready = false;
+		follower.go = false;
+		GUEST_SYNC(0);
+	}
+}
+
+static void *run_once(void *kv)
+{
+	kvmclock_vcpu_run(((struct kvmclock_vcpu *)kv)->vcpu);
+	return NULL;
+}
+
+/* The guest writes its TSC_ADJUST, and is not even at the next instruction. */
+static void step_over_write(struct kvmclock_vcpu *kv, uint64_t adjust)
+{
+	struct kvm_guest_debug debug = {
+		.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP,
+	};
+	unsigned int steps = 0;
+
+	kv->mail->op = KVMCLOCK_WRMSR;
+	kv->mail->msr = MSR_IA32_TSC_ADJUST;
+	kv->mail->value = adjust;
+	vcpu_guest_debug_set(kv->vcpu, &debug);
+	while (vcpu_get_msr(kv->vcpu, MSR_IA32_TSC_ADJUST) != adjust) {
+		vcpu_run(kv->vcpu);
+		TEST_ASSERT_KVM_EXIT_REASON(kv->vcpu, KVM_EXIT_DEBUG);
+		TEST_ASSERT(++steps < MAX_STEPS, "the write does not come");
+	}
+}
+
+static void finish_write(struct kvmclock_vcpu *kv)
+{
+	struct kvm_guest_debug debug = {};
+
+	vcpu_guest_debug_set(kv->vcpu, &debug);
+	TEST_ASSERT(kvmclock_vcpu_run(kv->vcpu), "guest ended early");
+}
+
+/*
+ * One vCPU moves its TSC and is held up before it enters the guest again; another, which
+ * does not leave KVM_RUN, moves its own as far.  The TSCs are equal again, so it may
+ * read the other's page: with its own TSC, which is not the one that page was over.
+ * In every other round it comes only then, and takes the other page's stable bit, which
+ * is back in the end.
+ */
+TEST(moved_while_held_up)
+{
+	struct kvmclock_vcpu kv[2];
+	struct follower *told;
+	pthread_t thread;
+	unsigned int i;
+	struct kvm_vm *vm = vm_create(ARRAY_SIZE(kv));
+
+	kvmclock_vcpu_add(vm, &kv[0], 0);
+	kvmclock_vcpu_add_running(vm, &kv[1], 1, follow);
+	kvmclock_enable(&kv[0], MSR_KVM_SYSTEM_TIME_NEW);
+	vcpu_set_msr(kv[1].vcpu, MSR_KVM_SYSTEM_TIME_NEW, kv[1].page_gpa | KVM_MSR_ENABLED);
+	follower.other = kv[0].mail->page_gva;
+	sync_global_to_guest(vm, follower);
+	told = addr_gva2hva(vm, (gva_t)&follower);
+
+	for (i = 0; i < NR_HOLD_UPS; i++) {
+		told->adjust = i & 1 ? 0 : BIT_ULL(40);
+		if (i & 2)
+			step_over_write(&kv[0], told->adjust);
+		TEST_ASSERT(!pthread_create(&thread, NULL, run_once, &kv[1]),
+			    "pthread_create() failed");
+		kvmclock_pin(thread, 1);
+		while (!READ_ONCE(told->ready))
+			usleep(PAUSE_US);
+		if (!(i & 2))
+			step_over_write(&kv[0], told->adjust);
+		WRITE_ONCE(told->go, true);
+		pthread_join(thread, NULL);
+		TEST_ASSERT(!(told->flags & PVCLOCK_TSC_STABLE_BIT) || !told->apart,
+			    "round %u: the page of a vCPU that is held up is %+ld ns off", i,
+			    told->apart);
+
+		finish_write(&kv[0]);
+		assert_stable(&kv[0], true, "both have moved");
+		assert_stable(&kv[1], true, "both have moved");
+	}
+	kvm_vm_free(vm);
 }
 
 int main(int argc, char *argv[])
