@@ -577,13 +577,14 @@ static struct kvm_xen_vcpu_attr get_runstate(struct kvmclock_vcpu *kv)
 
 /*
  * What a vCPU has spent in each of its states only grows, by no more than has
- * passed, wherever the clock is set to: also back.
+ * passed, wherever the clock is set to: also back.  Together it is the time at which
+ * the last one was entered, without which it could not be restored.
  */
 TEST_F(kvmclock_xen, runstate)
 {
 	struct kvmclock_vcpu *kv = &self->vcpu[0];
 	struct kvm_xen_vcpu_attr old, new;
-	uint64_t *was, *is, spent, passed, last_begin, begin = raw_ns();
+	uint64_t *was, *is, spent, passed, sum, last_begin, begin = raw_ns();
 	unsigned int i, state;
 
 	TEST_ASSERT(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_RUNSTATE,
@@ -603,16 +604,23 @@ TEST_F(kvmclock_xen, runstate)
 
 		was = (uint64_t *)&old.u.runstate.time_running;
 		is = (uint64_t *)&new.u.runstate.time_running;
-		for (spent = 0, state = 0; state < 4; state++) {
+		for (spent = 0, sum = 0, state = 0; state < 4; state++) {
 			TEST_ASSERT(is[state] >= was[state], "state %u: %lu ns after %lu", state,
 				    is[state], was[state]);
 			spent += is[state] - was[state];
+			sum += is[state];
 		}
+		TEST_ASSERT(sum == new.u.runstate.state_entry_time,
+			    "states last %lu ns, and the next one begins at %llu", sum,
+			    (unsigned long long)new.u.runstate.state_entry_time);
 		/* Two clocks, see kvmclock_wallclock_test, and four readings that round. */
 		TEST_ASSERT(spent <= passed + (passed >> 21) + 8, "%lu ns were spent in %lu",
 			    spent, passed);
 		old = new;
 	}
+
+	kvmclock_set(self->vm, old.u.runstate.state_entry_time);
+	vcpu_ioctl(kv->vcpu, KVM_XEN_VCPU_SET_ATTR, &old);
 }
 
 int main(int argc, char *argv[])
