@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <time.h>
 
+#include "apic.h"
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
 #include "kvmclock.h"
@@ -175,6 +176,70 @@ TEST_F(kvmclock_abi, disable)
 		assert_page_written(kv->page);
 		assert_clock_is_page(self->vm, kv);
 	}
+}
+
+/* An INIT, which the local APIC takes as soon as somebody asks for the vCPU's state. */
+static void send_init(struct kvm_vm *vm, struct kvm_vcpu *vcpu)
+{
+	struct kvm_msi msi = {
+		.address_lo = APIC_DEFAULT_GPA | vcpu->id << 12,
+		.data = APIC_DM_INIT | APIC_INT_ASSERT,
+	};
+	struct kvm_lapic_state lapic;
+	struct kvm_mp_state state;
+	int r;
+
+	/* The last vCPU is not found by its number before something happens to its APIC. */
+	vcpu_ioctl(vcpu, KVM_GET_LAPIC, &lapic);
+	vcpu_ioctl(vcpu, KVM_SET_LAPIC, &lapic);
+
+	r = __vm_ioctl(vm, KVM_SIGNAL_MSI, &msi);
+	TEST_ASSERT(r == 1, "KVM_SIGNAL_MSI of an INIT: %d, errno %d", r, errno);
+	vcpu_ioctl(vcpu, KVM_GET_MP_STATE, &state);
+	TEST_ASSERT(state.mp_state == KVM_MP_STATE_INIT_RECEIVED, "state %u", state.mp_state);
+}
+
+/*
+ * An INIT takes the vCPU's page away, as it takes the guest's use of that memory.  No
+ * other vCPU waits for it.
+ */
+TEST_F(kvmclock_abi, init)
+{
+	struct kvmclock_vcpu *kv = &self->vcpu[1];
+	struct kvm_mp_state running = { .mp_state = KVM_MP_STATE_RUNNABLE };
+	struct pvclock_vcpu_time_info before;
+	struct kvm_sregs sregs;
+	struct kvm_regs regs;
+	uint64_t value;
+	unsigned int i;
+
+	kvmclock_enable_all(self->vcpu, ARRAY_SIZE(self->vcpu));
+	vcpu_sregs_get(kv->vcpu, &sregs);
+	vcpu_regs_get(kv->vcpu, &regs);
+
+	send_init(self->vm, kv->vcpu);
+	before = *kv->page;
+	for (i = 0; i < ARRAY_SIZE(system_time_msrs); i++) {
+		value = vcpu_get_msr(kv->vcpu, system_time_msrs[i]);
+		TEST_ASSERT(!value, "MSR 0x%x after INIT: 0x%lx", system_time_msrs[i], value);
+	}
+	provoke_updates(self->vm, &self->vcpu[0]);
+	assert_clock_is_page(self->vm, &self->vcpu[0]);
+
+	/* As if it had been started again, with its program where it was. */
+	vcpu_sregs_set(kv->vcpu, &sregs);
+	vcpu_regs_set(kv->vcpu, &regs);
+	vcpu_ioctl(kv->vcpu, KVM_SET_MP_STATE, &running);
+	kvmclock_enter(kv);
+	provoke_updates(self->vm, &self->vcpu[0]);
+	kvmclock_enter(kv);
+	TEST_ASSERT(!memcmp(&before, kv->page, PVCLOCK_SIZE),
+		    "page written after INIT, version %u -> %u", before.version,
+		    kv->page->version);
+
+	kvmclock_enable(kv, MSR_KVM_SYSTEM_TIME_NEW);
+	assert_page_written(kv->page);
+	assert_clock_is_page(self->vm, kv);
 }
 
 TEST_F(kvmclock_abi, page_moves)

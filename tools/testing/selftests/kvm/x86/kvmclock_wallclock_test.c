@@ -5,7 +5,10 @@
  * but for what the two clocks' rates differ by.
  *
  * Epochs are compared with each other and with those of KVM_GET_CLOCK, whose
- * realtime and clock are a pair.
+ * realtime and clock are a pair, and of KVM_HC_CLOCK_PAIRING, whose realtime and TSC
+ * are one.
+ *
+ * Has to be root, for another clocksource, which is given back whatever happens.
  */
 #include <pthread.h>
 #include <stdint.h>
@@ -17,12 +20,14 @@
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
 #include "kvmclock.h"
+#include "kvmclock_host.h"
 #include "processor.h"
 #include "test_util.h"
 
 #define HOUR_NS			(3600 * NSEC_PER_SEC)
 #define NR_WRITES		10000
 #define NR_XEN_WRITES		2000
+#define NR_PAIRS		2000
 #define NR_VCPUS		2
 #define PATTERN			0xa5
 
@@ -358,6 +363,98 @@ TEST_F(kvmclock_wallclock, host_writes_bad_addresses)
 	end_period(&p, "after bad addresses");
 }
 
+/*
+ * KVM_HC_CLOCK_PAIRING: the vCPU's own TSC, wherever that is, and CLOCK_REALTIME of one
+ * instant.  With the vCPU's page they are an epoch, like any other.
+ */
+static struct kvm_clock_pairing *pairing_at(struct kvmclock_vcpu *kv)
+{
+	return (void *)((uint8_t *)kv->page + PAGE_SIZE / 2);
+}
+
+/* What the hypercall says to the guest, as a signed number. */
+static int64_t ask_pairing(struct kvmclock_vcpu *kv, uint32_t type, uint64_t gpa)
+{
+	return kvmclock_call(kv, KVMCLOCK_PAIRING, type, gpa);
+}
+
+TEST_F_TIMEOUT(kvmclock_wallclock, pairing, 200)
+{
+	struct pvclock_vcpu_time_info page;
+	struct kvm_clock_pairing pairing;
+	static const struct kvm_clock_pairing pattern = { .sec = -1, .flags = -1, .pad = { -1 } };
+	struct kvmclock_vcpu kv;
+	struct period p;
+	unsigned int i;
+	int64_t r;
+
+	kvmclock_vcpu_add(self->vm, &kv, NR_VCPUS);
+	kvmclock_set_tsc_offset(&kv, kvmclock_tsc_offset(&kv) + BIT_ULL(40));
+	kvmclock_enable_all(&kv, 1);
+	page = kvmclock_read_page(kv.page);
+
+	p = begin_period(self->vm);
+	for (i = 0; i < NR_PAIRS; i++) {
+		*pairing_at(&kv) = pattern;
+		r = ask_pairing(&kv, KVM_CLOCK_PAIRING_WALLCLOCK, kv.page_gpa + PAGE_SIZE / 2);
+		TEST_ASSERT(!r, "KVM_HC_CLOCK_PAIRING: %ld", r);
+		pairing = *pairing_at(&kv);
+		TEST_ASSERT(pairing.nsec >= 0 && pairing.nsec < (int64_t)NSEC_PER_SEC, "%lld ns",
+			    pairing.nsec);
+		TEST_ASSERT(!pairing.flags && !pairing.pad[0], "flags 0x%x, pad 0x%x",
+			    pairing.flags, pairing.pad[0]);
+		spread_add(&p.spread, pairing.sec * NSEC_PER_SEC + pairing.nsec -
+				      oracle_at(&page, pairing.tsc));
+	}
+	TEST_ASSERT(kv.page->version == page.version, "the page was written meanwhile");
+	end_period(&p, "pairs");
+}
+
+/* What is refused writes nothing. */
+TEST_F(kvmclock_wallclock, pairing_refused)
+{
+	static const uint64_t addresses[] = {
+		BIT_ULL(32), BIT_ULL(51), BIT_ULL(62), ~0ULL << 12, ~0ULL - 3,
+	};
+	uint8_t before[PAGE_SIZE];
+	struct kvmclock_vcpu kv;
+	uint64_t gpa, khz;
+	unsigned int i;
+	int64_t r;
+
+	kvmclock_vcpu_add(self->vm, &kv, NR_VCPUS);
+	gpa = kv.page_gpa + PAGE_SIZE / 2;
+	memset(kv.page, PATTERN, PAGE_SIZE);
+	memcpy(before, kv.page, PAGE_SIZE);
+
+	for (i = 1; i; i <<= 1) {
+		r = ask_pairing(&kv, i, gpa);
+		TEST_ASSERT(r == -KVM_EOPNOTSUPP, "type 0x%x: %ld", i, r);
+	}
+	for (i = 0; i < ARRAY_SIZE(addresses); i++) {
+		r = ask_pairing(&kv, KVM_CLOCK_PAIRING_WALLCLOCK, addresses[i]);
+		TEST_ASSERT(r == -KVM_EFAULT, "address 0x%lx: %ld", addresses[i], r);
+	}
+
+	write_file_ok(CLOCKSOURCE, other_clocksource());
+	r = ask_pairing(&kv, KVM_CLOCK_PAIRING_WALLCLOCK, gpa);
+	write_file_ok(CLOCKSOURCE, clocksource);
+	TEST_ASSERT(r == -KVM_EOPNOTSUPP, "without a clocksource that is the TSC: %ld", r);
+
+	/* Where the hardware can't, software has the TSC be faster than the host's. */
+	khz = __vcpu_ioctl(kv.vcpu, KVM_GET_TSC_KHZ, NULL);
+	if (!kvm_has_cap(KVM_CAP_TSC_CONTROL)) {
+		vcpu_ioctl(kv.vcpu, KVM_SET_TSC_KHZ, (void *)(2 * khz));
+		r = ask_pairing(&kv, KVM_CLOCK_PAIRING_WALLCLOCK, gpa);
+		TEST_ASSERT(r == -KVM_EOPNOTSUPP, "a TSC moved by software: %ld", r);
+		vcpu_ioctl(kv.vcpu, KVM_SET_TSC_KHZ, (void *)khz);
+	}
+	TEST_ASSERT(!memcmp(before, kv.page, PAGE_SIZE), "written though refused");
+
+	r = ask_pairing(&kv, KVM_CLOCK_PAIRING_WALLCLOCK, gpa);
+	TEST_ASSERT(!r, "refused for good: %ld", r);
+}
+
 /* In Xen's shared page, written whenever that is mapped. */
 TEST_F_TIMEOUT(kvmclock_wallclock, xen, 200)
 {
@@ -411,5 +508,5 @@ TEST_F_TIMEOUT(kvmclock_wallclock, xen, 200)
 int main(int argc, char *argv[])
 {
 	kvmclock_require_host();
-	return test_harness_run(argc, argv);
+	return run_guarded(argc, argv);
 }

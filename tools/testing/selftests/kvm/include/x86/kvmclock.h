@@ -37,6 +37,7 @@ enum kvmclock_guest_op {
 	KVMCLOCK_ADD_TSC,	/* add value to MSR_IA32_TSC */
 	KVMCLOCK_READ_AT,	/* value = the clock at guest TSC value */
 	KVMCLOCK_CLEAR_STOPPED,
+	KVMCLOCK_PAIRING,	/* value = KVM_HC_CLOCK_PAIRING of type msr to address value */
 };
 
 /* The mailbox of one vCPU; @page_gva says where its guest finds its clock. */
@@ -83,6 +84,10 @@ static inline void kvmclock_guest(struct kvmclock_mail *mail)
 			break;
 		case KVMCLOCK_CLEAR_STOPPED:
 			mail->page_gva->flags &= ~PVCLOCK_GUEST_STOPPED;
+			break;
+		case KVMCLOCK_PAIRING:
+			mail->value = kvm_hypercall(KVM_HC_CLOCK_PAIRING, mail->value, mail->msr,
+						    0, 0);
 			break;
 		default:
 			GUEST_FAIL("unknown request %u", mail->op);
