@@ -302,13 +302,15 @@ kernel=$O/kernel$suffix
 [ -z "$KCONFIG" ] || kernel=$O/kernel-own$suffix
 
 # What is not ours is not for us to judge: only the clock's objects are watched.
-instrument=
-if [ "$CONFIG" = kcsan ]; then
-	instrument=KCSAN_SANITIZE=n
-	for file in "$top"/arch/x86/kvm/kvmclock_*.c; do
-		instrument="$instrument KCSAN_SANITIZE_$(basename "$file" .c).o=y"
-	done
-fi
+watch=
+case $CONFIG in
+kcsan) watch=KCSAN_SANITIZE ;;
+coverage) watch=GCOV_PROFILE ;;
+esac
+instrument=${watch:+$watch=n}
+for file in "$top"/arch/x86/kvm/kvmclock_*.c; do
+	[ -z "$watch" ] || instrument="$instrument ${watch}_$(basename "$file" .c).o=y"
+done
 
 for_host=
 [ "${1-}" != host ] || for_host=yes

@@ -8,7 +8,7 @@ set -u
 . "$(dirname "$0")/settings.sh"
 
 # What the kernel says on its console when something is wrong with it.
-splats='turning off the locking|BUG: |WARNING: |Oops: |Kernel panic|general protection|KASAN: |UBSAN: |KCSAN: |INFO: task|INFO: trying|detected stalls|self-detected stall|suspicious RCU|unchecked MSR|divide error|Bad page state'
+splats='turning off the locking|BUG: |BUG [^ ]+ [(]|WARNING: |Oops: |Kernel panic|general protection|KASAN: |UBSAN: |KCSAN: |INFO: task|INFO: trying|detected stalls|self-detected stall|suspicious RCU|unchecked MSR|divide error|Bad page state'
 
 machine=
 trap '[ -z "$machine" ] || { kill "$machine"; wait; } 2>/dev/null' EXIT
@@ -46,6 +46,15 @@ explain()
 			next
 		}
 		!/: report: |^KTAP|^1\.\./ { line[n++] = $0 }' "$ktap"
+}
+
+# What a kernel has said: the host's, or that of a Linux guest in it, whose console
+# the test repeats; or done, without a word.
+complained()
+{
+	grep -qE "$splats" "$results/console.log" && return
+	grep ': console: ' "$ktap" | grep -E "$splats" && return
+	grep ': kernel taint went from ' "$ktap"
 }
 
 # The kernel's first complaint with its trace: all that is left where only this
@@ -117,9 +126,9 @@ judge()
 
 	say "totals:  $passed passed, $failed failed, $skipped skipped, of ${planned:-no plan}"
 	explain
-	if grep -qE "$splats" "$results/console.log"; then
+	if complained; then
 		complaint
-		verdict $EXIT_SPLAT "the kernel complained, see console.log"
+		verdict $EXIT_SPLAT "the kernel complained, see console.log and ktap.log"
 	fi
 	# Not if it was ended for its last word: see show().
 	if ! grep -qe "^# complete\$" -e "^Bail out!" "$ktap"; then

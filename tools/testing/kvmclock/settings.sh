@@ -16,7 +16,7 @@ done
 : "${MACHINE:=amd}"    ## emulated machine: amd (QEMU), intel (Bochs: VMX with TSC scaling), or all, one after the other
 : "${HOST:=built}"      ## kernel of the emulated machine: built, or distro (the distribution's own, with our modules)
 : "${FLAVOUR:=cloud}"   ## HOST=distro, make modules: which of the distribution's kernels: cloud, generic, or rt (PREEMPT_RT)
-: "${CONFIG:=base}"     ## laboratory kernel: base, debug (sanitizers and lock checks), kcsan (data races of the clock), irqsoff (how long interrupts are off), or fast (compiled as distributions do)
+: "${CONFIG:=base}"     ## laboratory kernel: base, debug (sanitizers and lock checks), kcsan (data races of the clock), irqsoff (how long interrupts are off), coverage (which lines are executed), or fast (compiled as distributions do)
 : "${KCONFIG:=}"        ## make kernel: your own configuration file instead of the laboratory's
 : "${KHEADERS:=}"       ## make modules: build folder of the kernel to build for, instead of one of the distribution's
 : "${MUTANT:=}"         ## make check HOST=distro, check-arith: on this breakage of tools/testing/kvmclock/checks/mutants; make mutants: only this one
@@ -106,7 +106,7 @@ check_settings()
 	one_of MACHINE amd intel all
 	one_of HOST built distro
 	one_of FLAVOUR cloud generic rt
-	one_of CONFIG base debug kcsan irqsoff fast
+	one_of CONFIG base debug kcsan irqsoff coverage fast
 	one_of V 0 1
 	number SMP 1 63
 	check_drift

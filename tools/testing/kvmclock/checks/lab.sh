@@ -34,6 +34,22 @@ expect_base()
 	ktap_result $? "base_$1 # exit code $got, $EXIT_BASE expected" "$work/log"
 }
 
+# expect_check CHECK WHAT WORDS VARIABLE=VALUE...: how one of this project's copy ends,
+# with code 1, and what it says
+expect_check()
+{
+	check=$1
+	what=$2
+	words=$3
+	shift 3
+	env "$@" "$copy/checks/$check.sh" >"$work/log" 2>&1
+	got=$?
+	grep -F -e "$words" "$work/log" | sed 's/^/# /'
+	grep -qF -e "$words" "$work/log" || got="$got without '$words'"
+	[ "$got" = $EXIT_FAILED ]
+	ktap_result $? "$what # exit code $got, $EXIT_FAILED expected" "$work/log"
+}
+
 # base NAME: a copy of what the base has of the files that integration/ changes
 base()
 {
@@ -71,12 +87,37 @@ base has_the_section
 sed -n 's/^+\(4\.[0-9]* \)KVM_GET.*/\n\1KVM_OTHER\n/p' "$top/integration/$KERNEL"/4-patches/*-clock-guest.patch \
 	>>"$work/has_the_section/Documentation/virt/kvm/api.rst"
 
+# A copy of the project: with a mutant that changes nothing, and with a machine that
+# counts what it is told, in both runs the same or not.
+copy=$work/copy/tools/testing/kvmclock
+mkdir "$work/copy"
+(cd "$top" && cp -rp arch Documentation include integration samples series tools \
+	Kconfig Makefile README.md "$work/copy/")
+cat >"$copy/checks/mutants/lab-nothing.patch" <<END
+caught by: kvmclock_abi_test kvmclock_abi.cpuid
+broken: nothing
+--- a/arch/x86/kvm/kvmclock_page.c
++++ b/arch/x86/kvm/kvmclock_page.c
+@@ -1,1 +1,1 @@
+-$(sed -n 1p "$top/arch/x86/kvm/kvmclock_page.c")
++$(sed -n 1p "$top/arch/x86/kvm/kvmclock_page.c") //
+END
+cat >"$work/run.sh" <<'END'
+#!/bin/sh
+mkdir -p "$O/results/latest"
+echo "# instruction_count: count: $(($(date +%s%N) % ${OTHER:-1} + 5)) a call" >"$O/results/latest/ktap.log"
+END
+chmod +x "$work/run.sh"
+
 ktap_plan "$(grep -c '^expect[a-z_]* ' "$0")"
 expect 0 pass TESTS=lab_pass
 expect 1 failing_test TESTS="lab_pass lab_fail"
 expect 1 test_over_its_limit TESTS="lab_pass lab_limit"
 expect 6 kernel_warning TESTS="lab_pass lab_warn"
 expect 6 kernel_panic TESTS="lab_pass lab_panic"
+expect 6 slab_corrupted TESTS="lab_pass lab_slab"
+expect 6 taint_without_a_word TESTS="lab_pass lab_taint"
+expect 6 guest_kernel_warning TESTS="lab_pass lab_guest_warn"
 expect 7 timeout TESTS="lab_pass lab_hang" TIMEOUT=15
 expect 8 plan_cut_short TESTS="lab_pass lab_end"
 expect 9 required_test_skipped TESTS="lab_pass lab_skip"
@@ -113,6 +154,11 @@ expect 4 missing_tool PATH="$work/few"
 expect_base needs_no_rule "changes 1 places of arch/x86/kvm/mmu/mmu.c, not 3"
 expect_base has_no_leftover "arch/x86/kvm/trace.h: 'unwrap-if "
 expect_base has_the_section "Documentation/virt/kvm/api.rst: has two sections"
+expect_check mutants survivor "survived" MUTANT=lab-nothing
+expect_check compare equal_base "no difference is shown by: kvm_pv_test" HOST=distro TESTS=kvm_pv_test
+mv "$work/run.sh" "$copy/run.sh"
+expect_check count other_number "README.md had other numbers" O="$work/o"
+expect_check count two_numbers "two runs differ" O="$work/o" OTHER=1000000
 expect 5 look_into_the_clock KERNEL_SRC="$work/peek" O="$work/o"
 expect 5 build_failure PATH="$work/make:$PATH" TESTS=lab_pass
 ktap_end check-lab

@@ -21,7 +21,7 @@ start()
 		-M pc -accel kvm -cpu host -smp 2 -m 256 -nodefaults -no-reboot \
 		-display none -vga none -serial pipe:/tmp/"$name" -qmp stdio \
 		-kernel /boot/bzImage -initrd /boot/guest.cpio \
-		-append "console=ttyS0 panic=-1 loglevel=4 migration=1" "$@" \
+		-append "console=ttyS0 panic=-1 loglevel=5 migration=1" "$@" \
 		</tmp/"$name"-monitor >/tmp/"$name"-qmp 2>/tmp/"$name"-errors &
 }
 
@@ -85,7 +85,8 @@ await /tmp/destination-console '^guest: [PF]A'
 
 away=$(($(event destination RESUME) - $(event source STOP)))
 echo "report: away from the guest's last instruction to its next: $((away / 1000)) ms"
-tr -d '\r' </tmp/destination-console | grep '^report: '
+cat /tmp/source-console /tmp/destination-console | tr -d '\r' |
+	sed -e '/^guest: /d' -e '/^report: /!s/^/console: /'
 verdict=$(cat /tmp/source-console /tmp/destination-console | tr -d '\r' |
 	grep '^guest: [PF]A' | tail -n 1)
 echo "$verdict"
