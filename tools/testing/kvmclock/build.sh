@@ -57,10 +57,11 @@ selected()
 		BEGIN { n = split(tests, t); for (i = 1; i <= n; i++) want[t[i]] }
 		/^#/ || NF == 0 { next }
 		split($2, only, "@") == 2 && only[2] != kernel { next }
-		{ $2 = only[1]; sub(/kvm\/x86\//, "kvm/" x86 "/") }
+		{ $2 = only[1]; gsub(/kvm\/x86\//, "kvm/" x86 "/") }
 		{ kinds = split($2, kind, "/"); $2 = kind[machine == "intel" ? kinds : 1] }
 		n { if ($1 in want) print; next }
 		$2 == "built" { if (built == "built-patched") print; next }
+		$2 == "distro" { if (built ~ /^distro-/) print; next }
 		$2 ~ /^(required|optional)$/ || $2 == config' "$lab/machine/plan"
 }
 

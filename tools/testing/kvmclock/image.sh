@@ -136,6 +136,7 @@ host_files()
 	if selected | grep -q /bin/kvm-time; then
 		echo "/bin/kvm-time $tests/kvm-time 0755"
 	fi
+	[ "$HOST" = built ] || echo "/bin/module-reload $lab/machine/module-reload.sh 0755"
 	selected | grep -q /bin/linux- || return 0
 	echo "/bin/linux-guest $lab/machine/linux-guest.sh 0755"
 	echo "/bin/linux-migration $lab/machine/linux-migration.sh 0755"

@@ -97,7 +97,7 @@ static int kvm_ioctl(int fd, unsigned long request, const char *name, unsigned l
 static void hold_jump_labels(void)
 {
 	struct kvm_xen_hvm_config xen = { .msr = XEN_HYPERCALL_MSR };
-	int kvm = open("/dev/kvm", O_RDWR);
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	struct kvm_sregs sregs;
 	int vm, vcpu;
 
