@@ -91,8 +91,11 @@ check_tree()
 	for file in "$linux"/arch/x86/kvm/kvmclock_*.c; do
 		file=$(basename "$file" .c)
 		grep -q "$file" "$linux/arch/x86/kvm/Makefile" || continue
-		make -s -C "$linux" O="$work/kernel" W=1 C=2 "arch/x86/kvm/$file.o" \
-			>"$work/log/sparse" 2>&1 || return
+		if ! make -s -C "$linux" O="$work/kernel-$KERNEL" W=1 C=2 "arch/x86/kvm/$file.o" \
+			>"$work/log/sparse" 2>&1; then
+			tail -n 5 "$work/log/sparse"
+			return 1
+		fi
 		if grep -E ':[0-9]+:.*(warning|error):' "$work/log/sparse"; then
 			return 1
 		fi
