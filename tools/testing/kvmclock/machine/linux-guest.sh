@@ -3,7 +3,9 @@
 #
 # Runs in the host under test: the distribution's QEMU with KVM boots this same
 # kernel as a guest, whose PID 1 is guest/init.c. Its report and its last word come
-# over its serial console; what its kernel warns of there is for run.sh to judge.
+# over its serial console; what its kernel warns of there is for run.sh to judge. It
+# would of the size of XSAVE areas: QEMU 7.2 has a guest's XSETBV not exit, so that KVM
+# does not know which of them are on.
 console=/tmp/guest-console
 errors=/tmp/guest-qemu
 
@@ -11,7 +13,7 @@ qemu-system-x86_64 -L /usr/share/qemu -L /usr/share/seabios \
 	-M pc -accel kvm -cpu host -smp 2 -m 256 -nodefaults -no-reboot \
 	-display none -vga none -serial file:$console \
 	-kernel /boot/bzImage -initrd /boot/guest.cpio \
-	-append "console=ttyS0 panic=-1 loglevel=5 $*" 2>$errors </dev/null
+	-append "console=ttyS0 panic=-1 loglevel=5 noxsave $*" 2>$errors </dev/null
 status=$?
 
 tr -d '\r' <$console | sed -e '/^guest: /d' -e '/^report: /!s/^/console: /'

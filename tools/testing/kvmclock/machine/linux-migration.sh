@@ -21,7 +21,7 @@ start()
 		-M pc -accel kvm -cpu host -smp 2 -m 256 -nodefaults -no-reboot \
 		-display none -vga none -serial pipe:/tmp/"$name" -qmp stdio \
 		-kernel /boot/bzImage -initrd /boot/guest.cpio \
-		-append "console=ttyS0 panic=-1 loglevel=5 migration=1" "$@" \
+		-append "console=ttyS0 panic=-1 loglevel=5 noxsave migration=1" "$@" \
 		</tmp/"$name"-monitor >/tmp/"$name"-qmp 2>/tmp/"$name"-errors &
 }
 
