@@ -17,6 +17,8 @@ kernel: ## build the complete patched host kernel
 	@$(lab)/build.sh kernel
 modules: ## build only the KVM modules, for a kernel of the distribution
 	@$(lab)/build.sh modules
+qemu: ## build the distribution's QEMU with the patches of contrib/qemu/
+	@$(lab)/build.sh qemu
 load: ## build the modules for this machine's running kernel, and have it use them
 	@$(lab)/load.sh load
 unload: ## have it use the distribution's again
@@ -60,6 +62,8 @@ series: ## the patches of series/ as mails in O=/mails
 	@$(lab)/series.sh
 series-check: ## that each of them applies, builds, boots and passes the tests there are by then
 	@$(lab)/checks/series.sh
+qemu-mails: ## the patches of contrib/qemu/ as mails in O=/qemu-mails
+	@contrib/qemu/mails.sh
 upstream: ## the small series of upstream/ for Linux 7.3 as mails in O=/upstream/mails
 	@upstream/mails.sh
 upstream-check: ## that each of their patches applies, builds, boots, and that its test fails before it
@@ -70,4 +74,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules load unload run check compare count coverage scale shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check upstream upstream-check clean distclean
+.PHONY: help deps tree kernel modules qemu load unload run check compare count coverage scale shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check qemu-mails upstream upstream-check clean distclean

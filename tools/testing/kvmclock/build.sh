@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# build.sh tree|kernel|modules|tests|host: builds up to and including that step;
+# build.sh tree|kernel|modules|tests|qemu|host: builds up to and including that step;
 # the last one is all that the emulated machine boots. A step that is up to date
 # costs no more than a look.
 set -eu
@@ -279,12 +279,23 @@ build_tests()
 		build_headers
 		sample
 	fi
-	selected | grep -q /bin/linux- && program guest/init
+	if selected | grep -q /bin/linux-; then
+		program guest/init
+	fi
 	if [ ! -e "$tests/gen_init_cpio" ]; then
 		logged gen_init_cpio gcc -O2 -o "$tests/gen_init_cpio" "$tree/usr/gen_init_cpio.c"
 	fi
 }
 
+# shellcheck source=archive.sh
+. "$lab/archive.sh"
+# shellcheck source=qemu.sh
+. "$lab/qemu.sh"
+
+case ${1-} in
+qemu*) QEMU=patched ;;
+esac
+export QEMU
 check_settings
 [ -z "$MUTANT" ] || [ "$HOST$BASE" = distropatched ] ||
 	die $EXIT_USAGE "MUTANT=$MUTANT: mutants are built as modules; give HOST=distro"
@@ -325,10 +336,14 @@ tree) build_tree ;;
 kernel) build_kernel; show_kernel ;;
 modules) build_modules; show_modules ;;
 tests) build_tests ;;
+qemu-source) prepare_qemu ;;
+qemu)
+	build_qemu
+	say "qemu:    $qemu/qemu-system-x86_64" ;;
 host)
 	# shellcheck source=image.sh
 	. "$lab/image.sh"
 	build_host
 	;;
-*) die $EXIT_USAGE "usage: build.sh tree|kernel|modules|tests|host" ;;
+*) die $EXIT_USAGE "usage: build.sh tree|kernel|modules|tests|qemu|host" ;;
 esac

@@ -53,6 +53,19 @@ esac
 
 # What a distribution's own configuration may ask of a build.
 [ -z "$KCONFIG" ] || needs="$needs openssl openssl dwarves pahole zstd zstd lz4 lz4"
+# What the source of QEMU is built with
+[ "$QEMU" = stock ] || needs="$needs
+dpkg-dev         dpkg-source
+ninja-build      ninja
+meson            meson
+pkg-config       pkg-config
+python3          python3
+libglib2.0-dev   /usr/include/glib-2.0/glib.h
+libpixman-1-dev  /usr/include/pixman-1/pixman.h
+libfdt-dev       /usr/include/libfdt.h
+zlib1g-dev       /usr/include/zlib.h
+"
+
 case ${1-} in
 modules) needs="$needs dwarves pahole dpkg dpkg" ;;
 check-build) needs="$needs sparse sparse python3-ply /usr/share/doc/python3-ply python3-git /usr/share/doc/python3-git" ;;

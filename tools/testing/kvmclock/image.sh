@@ -115,10 +115,11 @@ archive()
 	mv "$1.part" "$1"
 }
 
-# A program of this machine, with the libraries that it may need.
+# A program of this machine, or another one by its name, with the libraries that it may
+# need.
 local_program()
 {
-	program=$(command -v "$1")
+	program=${2:-$(command -v "$1")}
 	echo "/bin/$1 $program 0755"
 	ldd "$program" 2>/dev/null | sed -n 's,^[^/]*\(/[^ ]*\) (.*,\1 \1 0755,p'
 }
@@ -142,7 +143,13 @@ host_files()
 	echo "/bin/linux-migration $lab/machine/linux-migration.sh 0755"
 	echo "/boot/bzImage $image 0644"
 	echo "/boot/guest.cpio $O/guest.cpio 0644"
-	local_program qemu-system-x86_64
+	echo "/boot/qemu $O/qemu-kind 0644"
+	if [ "$QEMU" = patched ]; then
+		local_program qemu-system-x86_64 "$qemu/qemu-system-x86_64"
+		local_program qemu-stock "$(command -v qemu-system-x86_64)"
+	else
+		local_program qemu-system-x86_64
+	fi
 	for file in seabios/bios-256k.bin qemu/linuxboot_dma.bin qemu/kvmvapic.bin; do
 		echo "/usr/share/$file /usr/share/$file 0644"
 	done
@@ -155,6 +162,9 @@ build_host()
 	selected | sed "${CASE:+/kvmclock_/s/\$/ -t $CASE/}" >"$O/plan"
 	touch -d @0 "$O/plan"
 	if selected | grep -q /bin/linux-; then
+		echo "$QEMU" >"$O/qemu-kind"
+		touch -d @0 "$O/qemu-kind"
+		[ "$QEMU" = stock ] || build_qemu
 		init_files guest | archive "$O/guest.cpio"
 	fi
 	host_files | archive "$O/initramfs.cpio"

@@ -6,7 +6,7 @@
 
 # What the caller set, for the command that repeats a run.
 given=
-for name in KERNEL KERNEL_SRC BASE MACHINE HOST FLAVOUR CONFIG MUTANT CASE O SMP DRIFT TIMEOUT; do
+for name in KERNEL KERNEL_SRC BASE MACHINE HOST FLAVOUR CONFIG MUTANT CASE O QEMU SMP DRIFT TIMEOUT; do
 	eval "given=\"\$given\${$name:+ $name=\$$name}\""
 done
 
@@ -23,6 +23,7 @@ done
 : "${O:=build}"         ## folder for everything that is built
 : "${TESTS:=}"          ## run only these tests of tools/testing/kvmclock/machine/plan
 : "${CASE:=}"           ## run only this case of our tests, without what is before its dot
+: "${QEMU:=stock}"        ## QEMU that starts the Linux guest in the emulated machine: stock (this machine's), or patched as contrib/qemu says
 : "${SMP:=2}"           ## processors for guests of the emulated machine, 1 to 63 (intel: 8)
 : "${DRIFT:=}"          ## amd: ppm by which the host believes its TSC faster than it is, 11000 to 100000 or negative
 : "${TIMEOUT:=}"        ## seconds until a machine that has not finished is ended; empty: as many as it should need
@@ -107,6 +108,7 @@ check_settings()
 	one_of HOST built distro
 	one_of FLAVOUR cloud generic rt
 	one_of CONFIG base debug kcsan irqsoff coverage fast
+	one_of QEMU stock patched
 	one_of V 0 1
 	number SMP 1 63
 	check_drift
