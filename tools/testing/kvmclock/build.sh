@@ -251,7 +251,7 @@ build_selftests()
 program()
 {
 	name=${1%/*}-${1#*/}
-	if [ -z "$(find "$tests/$name" -newer "$lab/$1.c" 2>/dev/null)" ]; then
+	if [ -z "$(find "$tests/$name" -newer "$lab/$1.c" -newer "$lab/sample.h" 2>/dev/null)" ]; then
 		logged "$name" gcc -O2 -Wall -Wextra -Werror -static -pthread \
 			-o "$tests/$name" "$lab/$1.c"
 	fi
@@ -281,6 +281,7 @@ build_tests()
 	fi
 	if selected | grep -q /bin/linux-; then
 		program guest/init
+		program machine/now
 	fi
 	if [ ! -e "$tests/gen_init_cpio" ]; then
 		logged gen_init_cpio gcc -O2 -o "$tests/gen_init_cpio" "$tree/usr/gen_init_cpio.c"

@@ -144,6 +144,7 @@ host_files()
 	echo "/boot/bzImage $image 0644"
 	echo "/boot/guest.cpio $O/guest.cpio 0644"
 	echo "/boot/qemu $O/qemu-kind 0644"
+	echo "/bin/now $tests/machine-now 0755"
 	if [ "$QEMU" = patched ]; then
 		local_program qemu-system-x86_64 "$qemu/qemu-system-x86_64"
 		local_program qemu-stock "$(command -v qemu-system-x86_64)"

@@ -6,9 +6,9 @@
  * again and again, in the way that has the stock kernel derive its master
  * clock anew, and it looks at the clock page itself: two versions of
  * it are compared at one TSC value, where a clock that has not moved gives the
- * same number twice.  With migration=1 on its command line it only reads, until
- * its console says that it was moved to another QEMU, and reports the gap that
- * this has torn into its time.  Its last line is "guest: PASS" or "guest: FAIL" with a
+ * same number twice.  With migration=1 on its command line it only reads, and answers
+ * what its console asks: see answer().  With keep_by=tsc it does so with that
+ * clocksource.  Its last line is "guest: PASS" or "guest: FAIL" with a
  * reason; nothing else counts as success.
  */
 #define _GNU_SOURCE
@@ -26,9 +26,12 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/timex.h>
 #include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
+
+#include "../sample.h"
 
 #define NSEC_PER_SEC		1000000000ULL
 
@@ -218,6 +221,21 @@ static uint64_t ordered_rdtsc(void)
 	return tsc;
 }
 
+/* The page stays mapped, once it is: after that the kernel may keep time otherwise. */
+static void keep_time_by(const char *clocksource)
+{
+	int fd = open(CLOCKSOURCE, O_WRONLY);
+	char name[64];
+
+	read_page();
+	if (fd < 0 || write(fd, clocksource, strlen(clocksource)) < 0)
+		FAIL_ERRNO("%s", CLOCKSOURCE);
+	close(fd);
+	read_file(CLOCKSOURCE, name, sizeof(name));
+	if (strcmp(name, clocksource))
+		FAIL("the clocksource is %s, not %s", name, clocksource);
+}
+
 static void pin_to(int cpu)
 {
 	cpu_set_t set;
@@ -251,11 +269,13 @@ static struct {
 
 	/* Belongs to the CPU whose turn it is. */
 	uint64_t last[NR_READINGS];
-	struct clock_page page;
-	uint64_t gap[NR_READINGS];	/* from the turn before a new page */
+	uint64_t gap[NR_READINGS];	/* of the turn with the longest one */
 	int last_cpu;
 	uint64_t count;
 	uint64_t unstable;	/* turns in which the page was vCPU 0's alone */
+
+	atomic_bool asked;
+	uint64_t answer[NR_READINGS];	/* the gap, for who asked */
 } relay;
 
 static void take_turn(int cpu)
@@ -275,13 +295,16 @@ static void take_turn(int cpu)
 		relay.unstable++;
 	}
 
-	/* A guest that is moved finds another page; the largest gap is that one. */
-	if (clock.tsc_timestamp != relay.page.tsc_timestamp && relay.count &&
-	    now[CLOCK_PAGE] - relay.last[CLOCK_PAGE] > relay.gap[CLOCK_PAGE]) {
+	/* Of a guest that was away the largest gap is the one that this has torn. */
+	if (relay.count && now[MONOTONIC] - relay.last[MONOTONIC] > relay.gap[MONOTONIC]) {
 		for (i = 0; i < NR_READINGS; i++)
 			relay.gap[i] = now[i] - relay.last[i];
 	}
-	relay.page = clock;
+	if (atomic_load(&relay.asked)) {
+		memcpy(relay.answer, relay.gap, sizeof(relay.gap));
+		memset(relay.gap, 0, sizeof(relay.gap));
+		atomic_store(&relay.asked, false);
+	}
 
 	for (i = 0; i < NR_READINGS; i++) {
 		if (now[i] < relay.last[i])
@@ -340,32 +363,6 @@ static void stop_readers(void)
 	       (unsigned long long)relay.count, relay.nr_cpus);
 }
 
-/* Whoever moves the guest says so when it has run elsewhere for a while. */
-static void wait_for_move(void)
-{
-	struct clock_page cycles = { 0 }, clock;
-	char line[64];
-	int i;
-
-	printf("guest: ready\n");
-	fflush(stdout);
-	if (!fgets(line, sizeof(line), stdin))
-		FAIL_ERRNO("console");
-
-	clock = read_page();
-	cycles.tsc_to_system_mul = clock.tsc_to_system_mul;
-	cycles.tsc_shift = clock.tsc_shift;
-	relay.gap[TSC] = clock_at(&cycles, relay.gap[TSC]);
-	if (!relay.gap[CLOCK_PAGE])
-		FAIL("the clock page is still the same one");
-	printf("report: of which the guest noticed, in ms:");
-	for (i = 0; i < NR_READINGS; i++)
-		printf(" %s %.3f", reading_names[i], relay.gap[i] / 1e6);
-	printf("\n");
-	printf("report: the stable bit is %s, %llu turns were without it\n",
-	       is_stable(&clock) ? "set" : "gone", (unsigned long long)relay.unstable);
-}
-
 /* The driver logs what it takes for accidents, into the middle of our lines. */
 static void silence_msr_driver(void)
 {
@@ -380,6 +377,120 @@ static int64_t step_between(const struct clock_page *before, const struct clock_
 			    uint64_t tsc)
 {
 	return clock_at(after, tsc) - clock_at(before, tsc);
+}
+
+/* The clock by the TSC, from now on for weeks: how far the page moved it at most. */
+static int64_t moved_between(const struct clock_page *before, const struct clock_page *after)
+{
+	uint64_t tsc = ordered_rdtsc();
+	int64_t step, largest = 0;
+	int bit;
+
+	for (bit = 0; bit < 52; bit++) {
+		step = step_between(before, after, tsc + (1ULL << bit));
+		if (llabs(step) > llabs(largest))
+			largest = step;
+	}
+	return largest;
+}
+
+/* What the readers saw since they were last asked; one of them hands it over. */
+static void take_gap(uint64_t *gap)
+{
+	atomic_store(&relay.asked, true);
+	while (atomic_load(&relay.asked))
+		usleep(ROUND_US);
+	memcpy(gap, relay.answer, sizeof(relay.answer));
+}
+
+/* The beginning of an answer: the TSC, within how many cycles, CLOCK_REALTIME in ns. */
+static void answer_sample(const char *name)
+{
+	struct sample sample;
+
+	if (take_sample(CLOCK_REALTIME, &sample))
+		FAIL_ERRNO("clock_gettime(CLOCK_REALTIME)");
+	printf("answer %s: %llu %llu %lld", name, (unsigned long long)sample.tsc,
+	       (unsigned long long)sample.cycles, (long long)sample.ns);
+}
+
+static void read_console(char *line, size_t size)
+{
+	if (!fgets(line, size, stdin))
+		FAIL_ERRNO("console");
+	line[strcspn(line, "\n")] = '\0';
+}
+
+/*
+ * A kernel that boots has its CLOCK_REALTIME from the RTC, to the second.  Until the
+ * console says "set NS", by how much that is to be set forward, or back, it may ask
+ * "look NAME".
+ */
+static void set_realtime(void)
+{
+	struct timex change = { .modes = ADJ_SETOFFSET | ADJ_NANO };
+	long long ns;
+	char line[64];
+
+	printf("guest: ready\n");
+	fflush(stdout);
+	for (;;) {
+		read_console(line, sizeof(line));
+		if (sscanf(line, "set %lld", &ns) == 1)
+			break;
+		if (strncmp(line, "look ", 5))
+			continue;
+		answer_sample(line + 5);
+		printf(" 0 0 0 0 0 0 0 done\n");
+		fflush(stdout);
+	}
+
+	change.time.tv_sec = ns / (long long)NSEC_PER_SEC;
+	change.time.tv_usec = ns % (long long)NSEC_PER_SEC;
+	if (change.time.tv_usec < 0) {
+		change.time.tv_sec--;
+		change.time.tv_usec += NSEC_PER_SEC;
+	}
+	if (clock_adjtime(CLOCK_REALTIME, &change) < 0)
+		FAIL_ERRNO("clock_adjtime");
+}
+
+/*
+ * Answers "look NAME" on the console by one line, "answer NAME:" and, separated by
+ * blanks: the TSC, within how many cycles, CLOCK_REALTIME in ns; by how many ns the
+ * clock moved by the TSC since the last look; the longest gap since then, in us
+ * of CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW, CLOCK_REALTIME, the TSC and kvmclock; how
+ * many turns of the readers found no stable bit; "done".  "end" is the last question.
+ */
+static void answer(void)
+{
+	struct clock_page before = read_page(), now, cycles = { 0 };
+	uint64_t gap[NR_READINGS];
+	char line[64];
+	int i;
+
+	printf("guest: reading\n");
+	fflush(stdout);
+	for (;;) {
+		read_console(line, sizeof(line));
+		if (!strcmp(line, "end"))
+			return;
+		if (strncmp(line, "look ", 5))
+			continue;
+
+		answer_sample(line + 5);
+		now = read_page();
+		take_gap(gap);
+		cycles.tsc_to_system_mul = now.tsc_to_system_mul;
+		cycles.tsc_shift = now.tsc_shift;
+		gap[TSC] = clock_at(&cycles, gap[TSC]);
+		printf(" %lld", (long long)moved_between(&before, &now));
+		for (i = 0; i < NR_READINGS; i++)
+			printf(" %llu", (unsigned long long)gap[i] / 1000);
+		printf(" %llu done\n", (unsigned long long)relay.unstable);
+		fflush(stdout);
+		before = now;
+	}
 }
 
 /*
@@ -456,10 +567,13 @@ int main(void)
 	open_console();
 	require_kvm_clock();
 	find_clock_page();
+	if (getenv("keep_by"))
+		keep_time_by(getenv("keep_by"));
+	if (getenv("migration"))
+		set_realtime();
 	start_readers();
 	if (getenv("migration")) {
-		sleep(1);
-		wait_for_move();
+		answer();
 		stop_readers();
 		finish("PASS", "");
 	}
