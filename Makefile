@@ -32,8 +32,7 @@ compare: ## our tests on the stock kernel and on ours, as a table
 	@$(lab)/checks/compare.sh
 count: ## how many instructions the clock takes, in the stock kernel and in ours
 	@$(lab)/checks/count.sh
-coverage: ## which lines of the clock the tests execute, on both machines, and which not
-	@$(lab)/checks/coverage.sh
+.PHONY: help deps tree kernel modules qemu load unload run check compare count coverage migrate scale shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check qemu-mails upstream upstream-check clean distclean
 scale: ## what the clock costs each vCPU of VMs of 16 to 1,024, in either, and a plot
 	@$(lab)/checks/scale.sh
 shell: ## a console in the host under test
@@ -74,4 +73,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules qemu load unload run check compare count coverage scale shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check qemu-mails upstream upstream-check clean distclean
+.PHONY: help deps tree kernel modules qemu load unload run check compare count coverage migrate scale shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check qemu-mails upstream upstream-check clean distclean
