@@ -3,7 +3,7 @@
 #
 # build.sh tree|kernel|modules|tests|qemu|host: builds up to and including that step;
 # the last one is all that the emulated machine boots. A step that is up to date
-# costs no more than a look.
+# costs no more than a look. build.sh clock-check: the check for any host.
 set -eu
 # shellcheck source=settings.sh
 . "$(dirname "$0")/settings.sh"
@@ -268,6 +268,12 @@ sample()
 	fi
 }
 
+# Has no use for a kernel's tree.
+build_clock_check()
+{
+	logged clock-check make -C "$top/tools/kvm/clock_check" OUTPUT="$O/" CFLAGS="-O2 -Werror"
+}
+
 build_tests()
 {
 	build_tree
@@ -301,6 +307,11 @@ check_settings
 [ -z "$MUTANT" ] || [ "$HOST$BASE" = distropatched ] ||
 	die $EXIT_USAGE "MUTANT=$MUTANT: mutants are built as modules; give HOST=distro"
 open_output
+if [ "${1-}" = clock-check ]; then
+	build_clock_check
+	say "check:   $O/kvm-clock-check, for any x86-64 host with Linux 5.16 or later; kvm-clock-check --help"
+	exit
+fi
 find_base
 for test in $TESTS; do
 	TESTS=$test selected | grep -q . ||
@@ -346,5 +357,5 @@ host)
 	. "$lab/image.sh"
 	build_host
 	;;
-*) die $EXIT_USAGE "usage: build.sh tree|kernel|modules|tests|qemu|host" ;;
+*) die $EXIT_USAGE "usage: build.sh tree|kernel|modules|tests|qemu|host|clock-check" ;;
 esac
