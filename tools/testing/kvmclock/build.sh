@@ -289,6 +289,7 @@ build_tests()
 		program guest/init
 		program machine/now
 	fi
+	! selected | grep -q /bin/kvm-clock-check || build_clock_check
 	if [ ! -e "$tests/gen_init_cpio" ]; then
 		logged gen_init_cpio gcc -O2 -o "$tests/gen_init_cpio" "$tree/usr/gen_init_cpio.c"
 	fi

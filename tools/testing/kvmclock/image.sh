@@ -138,6 +138,9 @@ host_files()
 		echo "/bin/kvm-time $tests/kvm-time 0755"
 	fi
 	[ "$HOST" = built ] || echo "/bin/module-reload $lab/machine/module-reload.sh 0755"
+	if selected | grep -q /bin/kvm-clock-check; then
+		echo "/bin/kvm-clock-check $O/kvm-clock-check 0755"
+	fi
 	selected | grep -q /bin/linux- || return 0
 	echo "/bin/linux-guest $lab/machine/linux-guest.sh 0755"
 	echo "/bin/linux-migration $lab/machine/linux-migration.sh 0755"

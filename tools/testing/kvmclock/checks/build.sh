@@ -79,7 +79,8 @@ done <"$logs/variants"
 cd "$tree"
 for file in arch/x86/kvm/kvmclock*.[ch] arch/x86/kvm/tests/*.c arch/x86/include/asm/kvmclock_state.h \
 	    include/trace/events/kvmclock.h tools/testing/selftests/kvm/*/kvmclock_*.c \
-	    tools/testing/selftests/kvm/include/"$x86"/kvmclock*.h; do
+	    tools/testing/selftests/kvm/include/"$x86"/kvmclock*.h \
+	    "$top"/tools/kvm/clock_check/*.[ch]; do
 	# An overlay's file has no maintainers to be told of, and its includes no tree.
 	scripts/checkpatch.pl --strict --terse --no-summary -f "$file" || :
 done >"$logs/checkpatch"

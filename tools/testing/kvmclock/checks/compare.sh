@@ -18,7 +18,7 @@ find_base
 : "${TESTS:=$(awk -v machine="$MACHINE" '
 	{ kinds = split($2, kind, "/") }
 	kind[machine == "intel" ? kinds : 1] == "required" &&
-		($1 ~ /^kvmclock_/ || $1 == "linux_guest") { print $1 }
+		$1 ~ /^(kvmclock_|kvm_clock_check$|linux_guest$)/ { print $1 }
 	' "$lab/machine/plan" | paste -sd' ')}"
 export TESTS
 trap 'exit 130' INT
