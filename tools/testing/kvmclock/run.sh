@@ -113,6 +113,13 @@ cases_are_right()
 		{ ! grep .; }
 }
 
+# What kvm-clock-check says of this kernel's defects is what their tests say.
+verdicts_agree()
+{
+	awk -f "$lab/checks/cases.awk" "$ktap" | awk -f "$lab/agree.awk" "$lab/DEFECTS.md" - |
+		{ ! grep .; }
+}
+
 judge()
 {
 	status=$1
@@ -147,6 +154,11 @@ judge()
 	if [ -n "$DRIFT" ] && grep -q "tsc: Refined TSC" "$results/console.log"; then
 		verdict $EXIT_FAILED "DRIFT=$DRIFT, but the kernel has measured its TSC again: $(
 			sed -n "s/.*\(tsc: Refined TSC.*\)/\1/p" "$results/console.log" | head -n 1)"
+	fi
+	if ! verdicts_agree >"$results/wrong-verdicts"; then
+		sed 's/^/    /' "$results/wrong-verdicts"
+		verdict $EXIT_FAILED "kvm-clock-check and the tests do not agree about $(
+			cut -d: -f1 "$results/wrong-verdicts" | paste -sd' ')"
 	fi
 	if [ "$failed" -gt 0 ]; then
 		repeat=$failures

@@ -126,6 +126,8 @@ expect 8 case_missing TESTS="lab_pass lab_case_missing"
 expect 8 case_skipped TESTS=lab_case_skipped
 expect 8 case_unknown TESTS=lab_case_new
 expect 8 case_selects_nothing TESTS=kvmclock_abi_test CASE=no_such_case
+expect 1 verdict_contradicted TESTS="kvmclock_line_test lab_verdict" CASE=one_forced_update
+expect 0 verdict_unjudged TESTS=lab_verdict
 expect 2 unknown_test TESTS=no_such_test
 expect 2 unknown_base BASE=other
 expect 2 unknown_machine MACHINE=other
