@@ -20,6 +20,7 @@ done
 : "${KCONFIG:=}"        ## make kernel: your own configuration file instead of the laboratory's
 : "${KHEADERS:=}"       ## make modules: build folder of the kernel to build for, instead of one of the distribution's
 : "${MUTANT:=}"         ## make check HOST=distro, check-arith: on this breakage of tools/testing/kvmclock/checks/mutants; make mutants: only this one
+: "${BY:=}"             ## make mutants: "TEST CASE" that is to catch them, instead of those that they name
 : "${O:=build}"         ## folder for everything that is built
 : "${TESTS:=}"          ## run only these tests of tools/testing/kvmclock/machine/plan
 : "${CASE:=}"           ## run only this case of our tests, without what is before its dot
