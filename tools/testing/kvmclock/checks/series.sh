@@ -44,7 +44,7 @@ pristine()
 # The tests of the plan that the tree has.  Ours fail without the clock.
 tests_there()
 {
-	awk '/^#/ || NF == 0 || $2 ~ /^(named|debug|kcsan)/ { next } { print $1, $4 }' "$lab/machine/plan" |
+	awk '/^#/ || NF == 0 || $2 ~ /^(named|debug|kcsan|distro)/ { next } { print $1, $4 }' "$lab/machine/plan" |
 	while read -r name command; do
 		case $name:$command in
 		*:kvm/x86/*) needs=tools/testing/selftests/kvm/$x86/${command#kvm/x86/}.c ;;
