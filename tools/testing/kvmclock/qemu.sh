@@ -40,18 +40,40 @@ patch_with()
 	patch --dry-run "$@" <"$file" && patch "$@" <"$file"
 }
 
-# Takes back those that are in the source, and applies those that should be. Only what
-# they touch gets a fresh time, so that a build stays incremental.
+# A patch is its difference, whatever its text says.
+difference()
+{
+	sed -n '/^diff --git /,$p' "$1"
+}
+
+differences()
+{
+	for new in "$qemu_patches"/*.patch; do
+		difference "$new"
+	done
+}
+
+# Takes back those that are in the source, from the first one on that should not be, and
+# applies the others. Only what they touch gets a fresh time, so that a build stays
+# incremental.
 patch_qemu()
 {
-	mkdir -p "$qemu/applied" || return
-	find "$qemu/applied" -type f | sort -r >"$qemu/old" || return
-	while read -r old; do
-		patch_with "$old" -R && rm "$old" || return
-	done <"$qemu/old"
+	mkdir -p "$qemu/applied" && ls "$qemu/applied" >"$qemu/old" || return
+	kept=0
 	for new in "$qemu_patches"/*.patch; do
+		old=$(sed -n $((kept + 1))p "$qemu/old")
+		[ "$old" = "${new##*/}" ] || break
+		difference "$new" | cmp -s - "$qemu/applied/$old" || break
+		kept=$((kept + 1))
+	done
+	tail -n +$((kept + 1)) "$qemu/old" | sort -r >"$qemu/back"
+	while read -r old; do
+		patch_with "$qemu/applied/$old" -R && rm "$qemu/applied/$old" || return
+	done <"$qemu/back"
+	for new in "$qemu_patches"/*.patch; do
+		[ ! -e "$qemu/applied/${new##*/}" ] || continue
 		echo "${new##*/}"
-		patch_with "$new" && cp "$new" "$qemu/applied/" || return
+		patch_with "$new" && difference "$new" >"$qemu/applied/${new##*/}" || return
 	done
 }
 
@@ -76,7 +98,7 @@ prepare_qemu()
 build_qemu()
 {
 	find_qemu
-	identity=$(cat "$qemu_patches"/*.patch | cksum)
+	identity=$(differences | cksum)
 	[ "$(cat "$qemu/identity" 2>/dev/null)" != "$identity" ] || return 0
 	prepare_qemu
 	logged qemu-patches patch_qemu
