@@ -34,7 +34,10 @@ compare: ## our tests on the stock kernel and on ours, as a table
 	@$(lab)/checks/compare.sh
 count: ## how many instructions the clock takes, in the stock kernel and in ours
 	@$(lab)/checks/count.sh
-.PHONY: help deps tree kernel modules qemu load unload run check compare count coverage migrate scale shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check qemu-mails upstream upstream-check clean distclean
+coverage: ## which lines of the clock the tests execute, on both machines, and which not
+	@$(lab)/checks/coverage.sh
+migrate: ## a Linux guest's time over 20 migrations, with stock QEMU and with ours, and a plot
+	@$(lab)/checks/migrate.sh
 scale: ## what the clock costs each vCPU of VMs of 16 to 1,024, in either, and a plot
 	@$(lab)/checks/scale.sh
 shell: ## a console in the host under test
@@ -75,4 +78,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules qemu load unload clock-check run check compare count scale shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check qemu-mails upstream upstream-check clean distclean
+.PHONY: help deps tree kernel modules qemu load unload clock-check run check compare count coverage migrate scale shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check qemu-mails upstream upstream-check clean distclean
