@@ -43,24 +43,35 @@ awk '
 	' "$work/stock.1" "$work/patched.1"
 say "The same numbers in both runs."
 
-# The README's table of this base kernel is this one, without the machine that it
-# depends on.
+# The table of this base kernel in COSTS.md is this one, without the machine that it
+# depends on, and with what is said there of a row.
+costs=$lab/COSTS.md
 heading="| instructions, Linux $KERNEL |"
-awk -v heading="$heading" '
+awk -v heading="$heading" -v costs="$costs" '
+	BEGIN {
+		while ((getline line <costs) > 0) {
+			if (index(line, heading) == 1)
+				there = 1
+			else if (line !~ /^\|/)
+				there = 0
+			if (there && split(line, field, / *\| */) == 7)
+				why[field[2]] = field[6] == "" ? "" : field[6] " "
+		}
+	}
 	function grouped(n) {
 		return n < 1000 ? n : grouped(int(n / 1000)) sprintf(",%03d", n % 1000)
 	}
 	{ number = $1; sub(/^[0-9]+ /, "") }
 	NR == FNR { stock[$0] = number; next }
-	FNR == 1 { print heading " stock | ours | |\n|---|--:|--:|--:|" }
+	FNR == 1 { print heading " stock | ours | ours/stock | for |\n|---|--:|--:|--:|---|" }
 	{
 		name = $0
 		what = $0; sub(/, [^,]*$/, "", what)
 		if (what != $0 && what == last)
 			name = "..." substr($0, length(what) + 2)
 		last = what
-		printf "| %s | %s | %s | %.2f |\n", name, grouped(stock[$0]), grouped(number),
-			number / stock[$0]
+		printf "| %s | %s | %s | %.2f | %s|\n", name, grouped(stock[$0]), grouped(number),
+			number / stock[$0], why[name]
 	}' "$work/stock.1" "$work/patched.1" >"$work/table"
 awk -v table="$work/table" -v heading="$heading" '
 	index($0, heading) == 1 {
@@ -70,8 +81,8 @@ awk -v table="$work/table" -v heading="$heading" '
 	}
 	!there || !/^\|/ { print }
 	there && !/^\|/ { there = 0 }
-	' "$top/README.md" >"$work/README.md"
-if ! cmp -s "$work/README.md" "$top/README.md"; then
-	cp "$work/README.md" "$top/README.md"
-	die $EXIT_FAILED "README.md had other numbers; now it has these: git diff README.md"
+	' "$costs" >"$work/COSTS.md"
+if ! cmp -s "$work/COSTS.md" "$costs"; then
+	cp "$work/COSTS.md" "$costs"
+	die $EXIT_FAILED "COSTS.md had other numbers; now it has these: git diff"
 fi

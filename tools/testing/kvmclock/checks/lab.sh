@@ -159,7 +159,7 @@ expect_base has_the_section "Documentation/virt/kvm/api.rst: has two sections"
 expect_check mutants survivor "survived" MUTANT=lab-nothing
 expect_check compare equal_base "no difference is shown by: kvm_pv_test" HOST=distro TESTS=kvm_pv_test
 mv "$work/run.sh" "$copy/run.sh"
-expect_check count other_number "README.md had other numbers" O="$work/o"
+expect_check count other_number "COSTS.md had other numbers" O="$work/o"
 expect_check count two_numbers "two runs differ" O="$work/o" OTHER=1000000
 expect 5 look_into_the_clock KERNEL_SRC="$work/peek" O="$work/o"
 expect 5 build_failure PATH="$work/make:$PATH" TESTS=lab_pass
