@@ -40,6 +40,8 @@ migrate: ## a Linux guest's time over 20 migrations, with stock QEMU and with ou
 	@$(lab)/checks/migrate.sh
 scale: ## what the clock costs each vCPU of VMs of 16 to 1,024, in either, and a plot
 	@$(lab)/checks/scale.sh
+pictures: ## README's pictures, made anew of what is measured now
+	@$(lab)/pictures.sh
 shell: ## a console in the host under test
 	@$(lab)/run.sh shell
 
@@ -78,4 +80,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules qemu load unload clock-check run check compare count coverage migrate scale shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check qemu-mails upstream upstream-check clean distclean
+.PHONY: help deps tree kernel modules qemu load unload clock-check run check compare count coverage migrate scale pictures shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check qemu-mails upstream upstream-check clean distclean

@@ -73,7 +73,7 @@ static struct result *result;		/* of the check that is being made */
 static jmp_buf check_end;
 static struct vm scratch[2];		/* VMs of one check */
 static struct vm baseline;		/* one that is left alone */
-static unsigned int watch_s = 8;
+static unsigned int watch_s = 8, nr_steps;
 
 static char *new_fact(const char *key, const char *unit, double value)
 {
@@ -720,6 +720,26 @@ static void check_drift(void)
 		note("the clock is derived anew, which does not show at this TSC rate");
 }
 
+/* A clock that is updated once a second, and how far it is from one that is not. */
+static void show_steps(void)
+{
+	struct vm *vm = running_vm(1);
+	struct vcpu *v = vm->vcpu;
+	struct page first = *v->page;
+	uint64_t tsc = guest_rdtsc(v), first_tsc = tsc;
+	unsigned int i;
+
+	puts("# s since the first reading, ns from where it would be without an update");
+	printf("%.3f 0\n", 0.0);
+	for (i = 0; i < nr_steps; i++) {
+		usleep(1000000);
+		force_update(vm);
+		tsc = guest_rdtsc(v);
+		printf("%.3f %lld\n", (double)ns_in(&first, tsc - first_tsc) / NS_PER_S,
+		       (long long)step_between(&first, v->page, tsc));
+	}
+}
+
 static const struct check {
 	const char *name, *title;
 	void (*run)(void);
@@ -934,12 +954,14 @@ static void show_ktap(uint32_t judged, uint32_t there)
 }
 
 static const char usage[] =
-"usage: kvm-clock-check [--json | --ktap] [--seconds N]\n"
+"usage: kvm-clock-check [--json | --ktap | --steps N] [--seconds N]\n"
 "Says what the kvmclock of this host does to its guests, by tiny VMs of its own.\n"
 "It changes nothing on the host, and needs no privilege but to open /dev/kvm.\n"
 "\n"
 "  --json        one object with all numbers, for collecting\n"
 "  --ktap        one result for each defect, for test harnesses\n"
+"  --steps N     two columns for a plot, no check: by how far N updates, one a second,\n"
+"                have moved a clock\n"
 "  --seconds N   how long to watch the drift, 1 to 3600, 8 if not given\n"
 "  --help        this text\n"
 "\n"
@@ -1001,6 +1023,7 @@ int main(int argc, char *argv[])
 		{ "json", no_argument, NULL, 'j' },
 		{ "ktap", no_argument, NULL, 'k' },
 		{ "seconds", required_argument, NULL, 's' },
+		{ "steps", required_argument, NULL, 'n' },
 		{ "help", no_argument, NULL, 'h' },
 		{ }
 	};
@@ -1023,6 +1046,11 @@ int main(int argc, char *argv[])
 			if (watch_s < 1 || watch_s > 3600)
 				return give_up(optarg, "give --seconds a number from 1 to 3600");
 			break;
+		case 'n':
+			nr_steps = strtoul(optarg, NULL, 10);
+			if (nr_steps < 1 || nr_steps > 3600)
+				return give_up(optarg, "give --steps a number from 1 to 3600");
+			break;
 		default:
 			fputs(usage, option == 'h' ? stdout : stderr);
 			return option == 'h' ? 0 : 2;
@@ -1038,6 +1066,11 @@ int main(int argc, char *argv[])
 	make(look_at_host, &first);
 	if (first.verdict != MADE)
 		return give_up("no check can be made", first.fact[0].words);
+	if (nr_steps) {
+		make(show_steps, &results[0]);
+		return results[0].verdict == MADE ? 0 :
+		       give_up("no steps can be shown", results[0].fact[0].words);
+	}
 
 	if (format == KTAP)
 		printf("KTAP version 1\n1..%zu\n", sizeof(known));

@@ -1,0 +1,56 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# make pictures: README's pictures, made anew of what is measured now.  steps.svg is a
+# guest's clock that is updated once a second, by the stock kernel and by ours, on one
+# machine; each point is computed of two clock pages at one TSC, and exact.  scale.svg
+# and migrate.svg are the plots of make scale and make migrate, if they have run here.
+set -u
+# shellcheck source=settings.sh
+. "$(dirname "$0")/settings.sh"
+
+MACHINE=amd
+TESTS=clock_steps
+: "${HOST:=distro}"
+export MACHINE TESTS HOST
+check_settings
+[ "$BASE" = patched ] ||
+	die $EXIT_USAGE "BASE=$BASE: make pictures runs on both kernels; leave it out"
+open_output
+find_base
+"$lab/deps.sh" scale || exit
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' HUP TERM
+
+for base in stock patched; do
+	say "=== BASE=$base, a minute"
+	BASE=$base "$lab/run.sh" check || exit
+	sed -n 's/^# clock_steps: \([0-9.]* -*[0-9]*\)$/\1/p' "$O/results/latest/ktap.log" \
+		>"$work/$base"
+	[ "$(wc -l <"$work/$base")" -gt 1 ] ||
+		die $EXIT_FAILED "no step was told; see $O/results/latest/ktap.log"
+done
+
+gnuplot - <<END || die $EXIT_TOOL "gnuplot failed, see above"
+set terminal svg size 800,360 font "sans-serif,13" background "white"
+set output "$work/steps.svg"
+set key left bottom
+set grid ytics linecolor "#dddddd"
+set border 3
+set tics nomirror
+set xlabel "seconds; the guest's clock page is updated in each"
+set ylabel "ns that updates have moved the clock"
+set offsets 0, 0, graph 0.08, 0
+plot "$work/stock" using 1:2 with steps linewidth 2 linecolor "#c0392b" title "stock Linux $KERNEL", \
+	"$work/patched" using 1:2 with steps linewidth 3 linecolor "#1f6fb2" title "ours"
+END
+cp "$work/steps.svg" "$lab/pictures/steps.svg"
+say "picture: $lab/pictures/steps.svg"
+for name in scale migrate; do
+	newest=$(find "$O/results" -name "$name.svg" | LC_ALL=C sort | tail -n 1)
+	[ -n "$newest" ] || continue
+	cp "$newest" "$lab/pictures/$name.svg"
+	say "picture: $lab/pictures/$name.svg"
+done
