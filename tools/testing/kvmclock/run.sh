@@ -36,16 +36,24 @@ show()
 	done
 }
 
-# The last words of each failed test.
+# Of each failed test, what it said of its first failure, and its last words.
 explain()
 {
 	awk '/^(not )?ok / {
-			for (i = n > 8 ? n - 8 : 0; $1 == "not" && i < n; i++)
-				print "    " line[i]
-			n = 0
+			if ($1 == "not") {
+				for (i = first; first && i < first + 7 && i < n - 8; i++)
+					print "    " line[i]
+				for (i = n > 8 ? n - 8 : 0; i < n; i++)
+					print "    " line[i]
+			}
+			n = first = 0
 			next
 		}
-		!/: report: |^KTAP|^1\.\./ { line[n++] = $0 }' "$ktap"
+		!/: report: |^KTAP|^1\.\./ {
+			if (!first && /Test Assertion Failure|^ *# *not ok /)
+				first = n
+			line[n++] = $0
+		}' "$ktap"
 }
 
 # What a kernel has said: the host's, or that of a Linux guest in it, whose console
