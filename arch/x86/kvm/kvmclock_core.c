@@ -331,13 +331,33 @@ void kvmclock_carry_line(struct kvm_vcpu *vcpu, u64 host_tsc, u64 ratio)
 	kvmclock_join_line(vcpu, host_tsc, ratio);
 }
 
-static void kvmclock_line_changed(struct kvm *kvm)
+/* For KVM's statistics: spans without a master clock count when they are over. */
+static void kvmclock_count_master(struct kvm *kvm)
+{
+	struct kvm_clock *clock = &kvm->arch.clock;
+	u64 now_ns;
+
+	if (kvm->stat.clock_master == clock->master)
+		return;
+
+	now_ns = ktime_get_mono_fast_ns();
+	if (clock->master)
+		kvm->stat.clock_no_master_ns += now_ns - clock->lost_ns;
+	else
+		clock->lost_ns = now_ns;
+	kvm->stat.clock_master = clock->master;
+}
+
+/* @cause counts, for KVM's statistics, what this comes of. */
+static void kvmclock_line_changed(struct kvm *kvm, u64 *cause)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
 
 	lockdep_assert_held(&clock->lock);
 
 	WRITE_ONCE(clock->changes, clock->changes + 1);
+	++*cause;
+	kvmclock_count_master(kvm);
 	trace_kvmclock_change(clock);
 
 	kvmclock_pages_stale(kvm);
@@ -399,7 +419,7 @@ void __kvmclock_make_up_for_suspend(struct kvm *kvm)
 		kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
 	}
 	kvm_tsc_host_restarted(kvm, kvmclock_slept.restart_cycles);
-	kvmclock_line_changed(kvm);
+	kvmclock_line_changed(kvm, &kvm->stat.clock_changes_host);
 
 out_resumed:
 	WRITE_ONCE(clock->resumes, kvmclock_slept.resumes);
@@ -554,6 +574,7 @@ static void kvmclock_close_gate(struct kvm *kvm)
 {
 	lockdep_assert_held(&kvm->arch.clock.change_lock);
 
+	kvm->arch.clock.closed_ns = ktime_get_mono_fast_ns();
 	kvm_make_all_cpus_request(kvm, KVM_REQ_MCLOCK_INPROGRESS);
 }
 
@@ -564,6 +585,7 @@ static void kvmclock_open_gate(struct kvm *kvm)
 
 	kvm_for_each_vcpu(i, vcpu, kvm)
 		kvm_clear_request(KVM_REQ_MCLOCK_INPROGRESS, vcpu);
+	kvm->stat.clock_gate_ns += ktime_get_mono_fast_ns() - kvm->arch.clock.closed_ns;
 }
 
 /*
@@ -582,12 +604,13 @@ static void __kvmclock_begin_change(struct kvm *kvm, struct kvmclock_snapshot *n
 	write_seqcount_begin(&kvm->arch.clock.seq);
 }
 
-static void __kvmclock_end_change(struct kvm *kvm, bool changed)
+/* @cause counts it; NULL if nothing changed after all. */
+static void __kvmclock_end_change(struct kvm *kvm, u64 *cause)
 	__releases(&kvm->arch.clock.lock)
 {
 	write_seqcount_end(&kvm->arch.clock.seq);
-	if (changed)
-		kvmclock_line_changed(kvm);
+	if (cause)
+		kvmclock_line_changed(kvm, cause);
 	raw_spin_unlock_irq(&kvm->arch.clock.lock);
 	kvmclock_open_gate(kvm);
 	preempt_enable();
@@ -603,7 +626,7 @@ void kvmclock_begin_change(struct kvm *kvm, struct kvmclock_snapshot *now)
 void kvmclock_end_change(struct kvm *kvm, bool changed)
 	__releases(&kvm->arch.clock.lock)
 {
-	__kvmclock_end_change(kvm, changed);
+	__kvmclock_end_change(kvm, changed ? &kvm->stat.clock_changes_user : NULL);
 	mutex_unlock(&kvm->arch.clock.change_lock);
 }
 
@@ -658,7 +681,7 @@ void kvmclock_update_master(struct kvm *kvm)
 			__kvmclock_begin_change(kvm, &now);
 			kvmclock_decide(kvm, &now, &want);
 			kvmclock_apply(kvm, &now, &want);
-			__kvmclock_end_change(kvm, true);
+			__kvmclock_end_change(kvm, &kvm->stat.clock_changes_rule);
 		}
 		mutex_unlock(&clock->change_lock);
 	}
@@ -825,7 +848,9 @@ void kvmclock_start(struct kvm *kvm)
 	write_seqcount_begin(&clock->seq);
 	kvmclock_apply(kvm, &now, &want);
 	write_seqcount_end(&clock->seq);
-	kvmclock_line_changed(kvm);
+	/* That it has none is told, and timed, as a loss. */
+	kvm->stat.clock_master = true;
+	kvmclock_line_changed(kvm, &kvm->stat.clock_changes_rule);
 	raw_spin_unlock_irq(&clock->lock);
 }
 
@@ -854,7 +879,7 @@ void kvmclock_begin_new_tsc(struct kvm *kvm)
 	if (clock->master)
 		kvmclock_line_to_base(clock, &now);
 	write_seqcount_end(&clock->seq);
-	kvmclock_line_changed(kvm);
+	kvmclock_line_changed(kvm, &kvm->stat.clock_changes_host);
 	raw_spin_unlock_irq(&clock->lock);
 }
 
@@ -875,7 +900,7 @@ void kvmclock_end_new_tsc(struct kvm *kvm)
 	write_seqcount_begin(&clock->seq);
 	kvmclock_apply(kvm, &now, &want);
 	write_seqcount_end(&clock->seq);
-	kvmclock_line_changed(kvm);
+	kvmclock_line_changed(kvm, &kvm->stat.clock_changes_host);
 	raw_spin_unlock_irq(&clock->lock);
 
 	kvmclock_open_gate(kvm);

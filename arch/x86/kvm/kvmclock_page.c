@@ -242,6 +242,7 @@ static enum kvmclock_put kvmclock_put_page(struct kvm_vcpu *vcpu,
 
 	if (slot)
 		mark_page_dirty_in_slot(vcpu->kvm, slot, gpa_to_gfn(place->gpa));
+	vcpu->stat.clock_page_writes++;	/* page_lock: by whatever thread */
 	trace_kvm_pvclock_update(vcpu->vcpu_id, page);
 	return KVMCLOCK_WRITTEN;
 }

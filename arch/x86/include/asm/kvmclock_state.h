@@ -118,6 +118,8 @@ struct kvm_tsc_generation {
  * @ratio:	TSC scaling ratio of @line
  * @host_khz:	rate of the host TSC that @line was derived from
  * @changes:	counts changes of @line and @stable
+ * @lost_ns:	CLOCK_MONOTONIC at which the master clock was lost, while not @master
+ * @closed_ns:	... at which the gate was closed; under @change_lock
  * @nr_exposed:	vCPUs whose memory shows, with the stable bit, what is no longer
  *		so: nobody enters the guest meanwhile.  Read without @lock.
  * @nr_absent:	vCPUs, and the Hyper-V page, whose memory is to be written when
@@ -159,6 +161,8 @@ struct kvm_clock {
 	u32 host_khz;
 
 	u64 changes;
+	u64 lost_ns;
+	u64 closed_ns;
 	bool hv_absent;
 	unsigned int hv_claims;
 
