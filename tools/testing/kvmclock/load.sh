@@ -4,7 +4,8 @@
 # load.sh load|unload: has this machine's running kernel use our KVM modules, or
 # the distribution's again. Refuses while it could do harm; a kernel that had KVM
 # before has it afterwards, whatever fails. Nothing is installed: the next boot
-# has the distribution's modules.
+# has the distribution's modules. The package calls this as kvmclock-load, with what
+# dkms has built and installed in KVMCLOCK_MODULES.
 set -eu
 # shellcheck source=settings.sh
 . "$(dirname "$0")/settings.sh"
@@ -13,6 +14,9 @@ machine=$KVMCLOCK_MACHINE
 sys=$machine/sys
 PATH=$PATH:/usr/sbin:/sbin
 kernel=$(uname -r)
+theirs=$machine/lib/modules/$kernel/kernel/arch/x86/kvm
+undo="make unload, or the next boot"
+[ -z "$KVMCLOCK_MODULES" ] || undo="kvmclock-load unload"
 
 refuse()
 {
@@ -38,6 +42,20 @@ is_ours()
 	return 1
 }
 
+# module_file FOLDER MODULE: where it is there, compressed or not
+module_file()
+{
+	for file in "$1/$(echo "$2" | tr _ -)".ko*; do
+		[ -e "$file" ] && echo "$file"
+	done
+}
+
+# By dkms: whether the kernel takes this signature only it can tell.
+is_signed()
+{
+	[ -n "$KVMCLOCK_MODULES" ] && [ -n "$(modinfo -F signer "$(module_file "$modules" kvm)")" ]
+}
+
 find_vendor()
 {
 	for vendor in kvm_amd kvm_intel; do
@@ -57,6 +75,7 @@ check_kernel()
 	fi
 	[ "$(read_file "$machine/proc/sys/kernel/modules_disabled")" != 1 ] ||
 		refuse "kernel.modules_disabled is set: no module can be loaded until the next boot"
+	! is_signed || return 0
 	[ "$(read_file "$sys/module/module/parameters/sig_enforce")" != Y ] ||
 		refuse "this kernel takes only signed modules; boot it without module.sig_enforce"
 	case $(read_file "$sys/kernel/security/lockdown") in
@@ -101,7 +120,7 @@ check_unused()
 check_modules()
 {
 	for name in kvm "$vendor"; do
-		file=$modules/$(echo "$name" | tr _ -).ko
+		file=$(module_file "$modules" "$name") || refuse "$modules has no $name"
 		magic=$(modinfo -F vermagic "$file") || refuse "$file cannot be read"
 		[ "${magic%% *}" = "$kernel" ] ||
 			refuse "$file is for ${magic%% *}, this is $kernel; give KHEADERS=/lib/modules/$kernel/build"
@@ -114,25 +133,36 @@ options()
 	modprobe -c | sed -n "s/^options $1 //p" | paste -sd' '
 }
 
+# insert FOLDER MODULE
 insert()
 {
-	! is_loaded "$1" || return 0
+	! is_loaded "$2" || return 0
 	# shellcheck disable=SC2046 # a list of parameters
-	$root insmod "$modules/$(echo "$1" | tr _ -).ko" $(options "$1")
+	$root insmod "$(module_file "$1" "$2")" $(options "$2")
+}
+
+insert_from()
+{
+	for name in $(modinfo -F depends "$(module_file "$1" kvm)" "$(module_file "$1" "$vendor")" |
+		      tr ',' ' '); do
+		[ "$name" = kvm ] || is_loaded "$name" || $root modprobe "$name" || return
+	done
+	insert "$1" kvm && insert "$1" "$vendor"
 }
 
 insert_ours()
 {
-	for name in $(modinfo -F depends "$modules/kvm.ko" "$modules/$(echo "$vendor" | tr _ -).ko" |
-		      tr ',' ' '); do
-		[ "$name" = kvm ] || is_loaded "$name" || $root modprobe "$name" || return
-	done
-	insert kvm && insert "$vendor"
+	insert_from "$modules"
 }
 
+# Where the package is installed, modprobe has ours.
 insert_theirs()
 {
-	$root modprobe "$vendor"
+	if module_file "$theirs" kvm >/dev/null; then
+		insert_from "$theirs"
+	else
+		$root modprobe "$vendor"
+	fi
 }
 
 remove()
@@ -166,11 +196,14 @@ fi
 : "${KHEADERS:=$machine/lib/modules/$kernel/build}"
 export KHEADERS
 check_settings
+modules=$KVMCLOCK_MODULES
 find_vendor
 check_kernel
 check_unused
-open_output
-modules=$O/modules/$kernel
+if [ -z "$modules" ]; then
+	open_output
+	modules=$O/modules/$kernel
+fi
 
 if [ "${1-}" = unload ]; then
 	if ! is_ours; then
@@ -181,10 +214,12 @@ if [ "${1-}" = unload ]; then
 	say "kvm: $kernel has the distribution's $vendor again"
 	exit 0
 fi
-[ -d "$KHEADERS/include" ] ||
-	refuse "$KHEADERS is missing; apt-get install linux-headers-$kernel"
-[ -n "$machine" ] || "$lab/build.sh" modules || exit
+if [ -z "$KVMCLOCK_MODULES" ]; then
+	[ -d "$KHEADERS/include" ] ||
+		refuse "$KHEADERS is missing; apt-get install linux-headers-$kernel"
+	[ -n "$machine" ] || "$lab/build.sh" modules || exit
+fi
 check_modules
 check_unused
 change insert_ours insert_theirs
-say "kvm: $kernel has our kvm and $vendor until make unload, or the next boot"
+say "kvm: $kernel has our kvm and $vendor until $undo"

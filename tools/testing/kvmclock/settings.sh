@@ -28,7 +28,7 @@ done
 : "${SMP:=2}"           ## processors for guests of the emulated machine, 1 to 63 (intel: 8)
 : "${DRIFT:=}"          ## amd: ppm by which the host believes its TSC faster than it is, 11000 to 100000 or negative
 : "${TIMEOUT:=}"        ## seconds until a machine that has not finished is ended; empty: as many as it should need
-: "${SUITE:=}"          ## make check-fresh: of which release of Debian, bookworm or trixie
+: "${SUITE:=}"          ## make check-fresh, check-deb: of which release of Debian, bookworm or trixie
 : "${SOB:=}"            ## make series: who posts it, as in SOB='Jo Doe <jo@example.org>'
 : "${PREFIX:=PATCH}"    ## make series: what the subjects begin with, as in PREFIX="PATCH v2"
 : "${JOBS:=$(nproc)}"   ## parallel jobs of a build
@@ -238,6 +238,8 @@ configure()
 : "${KVMCLOCK_HOLDS:=}"   # the folder O= that is held already
 : "${KVMCLOCK_TREE:=}"    # checks/series.sh: a tree to be built as it is
 : "${KVMCLOCK_MACHINE:=}" # checks/load.sh: a made-up machine's root folder
+: "${KVMCLOCK_MODULES:=}" # kvmclock-load: the folder of modules that dkms has built
+: "${KVMCLOCK_PACKAGE:=}" # the package's build: nothing may be installed, all is declared
 
 # The kernel's make must not take our variables for its own.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES

@@ -28,11 +28,13 @@ stand_in()
 echo 'echo 6.12.117-made-up' | stand_in uname
 echo 'echo 0' | stand_in id
 stand_in insmod <<'END'
-name=$(basename "$1" .ko | tr - _)
+name=$(basename "${1%.ko*}" | tr - _)
+taint=OE
+case $1 in */kernel/arch/x86/kvm/*) taint= ;; esac
 shift
-[ "$name" != "$(cat "$machine/insmod-fails" 2>/dev/null)" ] || { echo "insmod: staged" >&2; exit 1; }
+[ "$taint$name" != "OE$(cat "$machine/insmod-fails" 2>/dev/null)" ] || { echo "insmod: staged" >&2; exit 1; }
 mkdir -p "$machine/sys/module/$name/holders"
-cd "$machine/sys/module/$name" && echo live >initstate && echo OE >taint && echo 0 >refcnt
+cd "$machine/sys/module/$name" && echo live >initstate && echo $taint >taint && echo 0 >refcnt
 echo "$*" >options
 END
 stand_in modprobe <<'END'
@@ -49,7 +51,10 @@ stand_in rmmod <<'END'
 rm -r "$machine/sys/module/$1"
 END
 stand_in modinfo <<'END'
-[ "$2" != depends ] || { echo irqbypass; echo kvm; exit; }
+case $2 in
+depends) echo irqbypass; echo kvm; exit ;;
+signer) cat "$machine/signer" 2>/dev/null; exit ;;
+esac
 cat "$3"
 END
 # A machine as the distribution leaves it.
@@ -90,7 +95,7 @@ expect()
 	mode=$3
 	name=$4
 	shift 4
-	KVMCLOCK_MACHINE=$machine PATH=$work/bin:$PATH O=$machine/o KHEADERS='' \
+	KVMCLOCK_MACHINE=$machine KVMCLOCK_MODULES=${package:-} PATH=$work/bin:$PATH O=$machine/o KHEADERS='' \
 		KVMCLOCK_HOLDS='' "$lab/load.sh" "$mode" >"$work/log" 2>&1
 	got="$? $(whose)"
 	sed 's/^/# /' "$work/log"
@@ -101,7 +106,7 @@ expect()
 	fi
 }
 
-ktap_plan 23
+ktap_plan 31
 new_machine
 expect 0 ours load fresh "has our kvm and kvm_amd"
 echo "nested=0 avic=1" | cmp -s - "$sys/module/kvm_amd/options"
@@ -171,5 +176,43 @@ expect 0 ours load before_unload "has our kvm"
 expect 1 ours unload theirs_refused "KVM is as it was"
 echo 1 >"$sys/module/kvm_amd/refcnt"
 expect 2 ours unload vm_runs_on_ours "KVM is in use"
+
+# As the package leaves it: modprobe takes ours, and nothing is to be built.
+new_package()
+{
+	new_machine
+	modules=$machine/lib/modules/6.12.117-made-up
+	package=$modules/updates/dkms
+	mkdir -p "$package" "$modules/kernel/arch/x86/kvm"
+	for name in kvm kvm-amd; do
+		cp "$machine/o/modules/6.12.117-made-up/$name.ko" "$package/$name.ko.xz"
+		cp "$package/$name.ko.xz" "$modules/kernel/arch/x86/kvm/"
+	done
+	rm -r "$machine/o" "$modules/build"
+	: >"$machine/modprobe-fails"	# which would not have the distribution's
+}
+
+new_package
+expect 0 ours load package "has our kvm and kvm_amd until kvmclock-load unload"
+expect 0 ours load package_again "until kvmclock-load unload"
+expect 0 theirs unload package_back "distribution's kvm_amd again"
+echo kvm_amd >"$machine/insmod-fails"
+expect 1 theirs load package_refused "KVM is as it was"
+
+new_package
+rm "$package"/kvm-amd.ko.xz
+expect 2 theirs load package_incomplete "has no kvm_amd"
+
+new_package
+echo Y >"$sys/module/module/parameters/sig_enforce"
+expect 2 theirs load package_unsigned "only signed modules"
+echo "none [integrity] confidentiality" >"$sys/kernel/security/lockdown"
+echo "the machine's owner" >"$machine/signer"
+expect 0 ours load package_signed "has our kvm"
+package=
+new_machine
+echo Y >"$sys/module/module/parameters/sig_enforce"
+echo "the machine's owner" >"$machine/signer"
+expect 2 theirs load signer_of_no_package "only signed modules"
 
 ktap_end check-load
