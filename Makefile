@@ -23,6 +23,8 @@ load: ## build the modules for this machine's running kernel, and have it use th
 	@$(lab)/load.sh load
 unload: ## have it use the distribution's again
 	@$(lab)/load.sh unload
+deb: ## make kvmclock-dkms_VERSION_all.deb, with which Debian's dkms builds the modules for each kernel
+	@contrib/debian/deb.sh
 clock-check: ## build kvm-clock-check, which says what any host's clock does
 	@$(lab)/build.sh clock-check
 
@@ -80,4 +82,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules qemu load unload clock-check run check compare count coverage migrate scale pictures shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check qemu-mails upstream upstream-check clean distclean
+.PHONY: help deps tree kernel modules qemu load unload deb clock-check run check compare count coverage migrate scale pictures shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check qemu-mails upstream upstream-check clean distclean

@@ -1,14 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# deps.sh [modules|check-build|check-docs|scale|update]: installs the tools that are
-# missing, by the distribution's package manager; with modules, also those for
-# modules of a distribution's kernel, with check-build, check-docs or scale, those
-# that only it has a use for; with update, only asks what packages there are.
+# deps.sh [modules|check-build|check-docs|scale|deb|update]: installs the
+# tools that are missing, by the distribution's package manager; with modules, also
+# those for modules of a distribution's kernel, with check-build, check-docs or scale,
+# those that only it has a use for; with deb, only those that make the package;
+# with update, only asks what packages there are.
 # Looks for files, not for packages: a tool from elsewhere is as good.
 set -u
 # shellcheck source=settings.sh
 . "$(dirname "$0")/settings.sh"
+
+[ -z "$KVMCLOCK_PACKAGE" ] || exit 0
 
 # package, and the command or file that it is needed for
 needs="
@@ -72,6 +75,7 @@ check-build) needs="$needs sparse sparse python3-ply /usr/share/doc/python3-ply 
 check-docs) needs="$needs python3-sphinx sphinx-build" ;;
 scale) needs="$needs gnuplot-nox gnuplot" ;;
 check-model) needs="$needs spin spin" ;;
+deb) source='' needs="make make dpkg-dev dpkg-buildpackage debhelper dh" ;;
 update) needs= ;;
 esac
 
