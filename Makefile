@@ -61,6 +61,8 @@ check-house: ## that the clock's files call only what is below them
 	@$(lab)/checks/house.sh
 check-fresh: ## make run and make check in a fresh Debian of SUITE=, from a clean clone
 	@$(lab)/checks/fresh.sh
+check-deb: ## that package in a fresh Debian of SUITE=: installed, updated, booted, removed
+	@$(lab)/checks/deb.sh
 check-load: ## that make load refuses, and recovers, when it should
 	@$(lab)/checks/load.sh
 mutants: ## that each of our deliberate breakages is caught by the test it names
@@ -82,4 +84,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules qemu load unload deb clock-check run check compare count coverage migrate scale pictures shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-load mutants series series-check qemu-mails upstream upstream-check clean distclean
+.PHONY: help deps tree kernel modules qemu load unload deb clock-check run check compare count coverage migrate scale pictures shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-deb check-load mutants series series-check qemu-mails upstream upstream-check clean distclean

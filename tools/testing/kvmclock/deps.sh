@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# deps.sh [modules|check-build|check-docs|scale|deb|update]: installs the
+# deps.sh [modules|check-build|check-docs|scale|deb|check-deb|update]: installs the
 # tools that are missing, by the distribution's package manager; with modules, also
 # those for modules of a distribution's kernel, with check-build, check-docs or scale,
-# those that only it has a use for; with deb, only those that make the package;
-# with update, only asks what packages there are.
+# those that only it has a use for; with deb, only those that make the package, with
+# check-deb, those that look at it; with update, only asks what packages there are.
 # Looks for files, not for packages: a tool from elsewhere is as good.
 set -u
 # shellcheck source=settings.sh
@@ -76,6 +76,8 @@ check-docs) needs="$needs python3-sphinx sphinx-build" ;;
 scale) needs="$needs gnuplot-nox gnuplot" ;;
 check-model) needs="$needs spin spin" ;;
 deb) source='' needs="make make dpkg-dev dpkg-buildpackage debhelper dh" ;;
+check-deb) source='' needs="lintian lintian debootstrap debootstrap e2fsprogs mkfs.ext4
+qemu-system-x86  qemu-system-x86_64 seabios /usr/share/seabios/bios-256k.bin" ;;
 update) needs= ;;
 esac
 
