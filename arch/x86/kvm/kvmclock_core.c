@@ -207,19 +207,24 @@ static void kvmclock_anchor(struct kvm_clock *clock, const struct kvmclock_snaps
 	clock->anchor_base_ns = now->base_ns;
 }
 
-/* Does the line say what base time says, but for what they drift apart? */
+/*
+ * May the clock go on from the line?  Not from one over a TSC that the host has found
+ * to be broken, unless it says what base time says, but for what they drift apart.  A
+ * good TSC may be left, too: base time may have lost what passed between the readings
+ * of the old clocksource and of the new one, the line has not.
+ */
 static bool kvmclock_line_is_sound(const struct kvm_clock *clock,
 				   const struct kvmclock_snapshot *now)
 {
-	return kvmclock_is_drift(kvmclock_at(clock, now) - clock->anchor_ns,
+	return !kvmclock_host_tsc_unstable() ||
+	       kvmclock_is_drift(kvmclock_at(clock, now) - clock->anchor_ns,
 				 now->base_ns - clock->anchor_base_ns,
 				 max_t(u64, div_u64(kvmclock_rate_hz(clock), 1000), 1));
 }
 
 /*
- * The clock goes on as base time.  If the host left the TSC because it is
- * broken, the line may have gone with it: then what base time says has passed
- * since the anchor counts.
+ * The clock goes on as base time.  If the line has gone with the host's TSC, what base
+ * time says has passed since the anchor counts.
  */
 static void kvmclock_line_to_base(struct kvm_clock *clock, const struct kvmclock_snapshot *now)
 {

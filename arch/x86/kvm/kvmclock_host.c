@@ -63,6 +63,14 @@ void kvmclock_note_max_khz(unsigned int khz)
 	max_tsc_khz = khz;
 }
 
+#ifdef CONFIG_KVM_PROVE_CLOCK
+/* By so much the TSC is read after another clocksource: its CPU was away in between. */
+static unsigned long late_tsc_cycles;
+module_param(late_tsc_cycles, ulong, 0600);
+#else
+#define late_tsc_cycles 0UL
+#endif
+
 void kvmclock_take_snapshot(struct kvmclock_snapshot *now)
 {
 	struct system_time_snapshot times;
@@ -88,7 +96,7 @@ void kvmclock_take_snapshot(struct kvmclock_snapshot *now)
 		/* The page's time was made of it. */
 		now->host_tsc = times.hw_cycles;
 	} else {
-		now->host_tsc = rdtsc_ordered();
+		now->host_tsc = rdtsc_ordered() + late_tsc_cycles;
 		now->paired = false;
 	}
 

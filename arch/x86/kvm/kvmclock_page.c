@@ -417,7 +417,8 @@ static struct kvmclock_outcome kvmclock_put_all(struct kvm_vcpu *vcpu,
  * It is open, too, until it is known that the note was @in_time: it is absent still.
  *
  * Between the change of a TSC and what is decided of it the bit is withheld, and what
- * was written then is open still: if the TSCs are equal again nobody else comes by.
+ * was written then is open still, if not exposed: should the TSCs be equal again nobody
+ * else comes by.
  */
 static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 {
@@ -456,8 +457,9 @@ static enum kvmclock_put kvmclock_try_vcpu(struct kvm_vcpu *vcpu, bool in_time)
 		/* A structure that moved has taken the note with it, or there was none yet. */
 		all.open |= all.absent & ~v->absent;
 		shared = (shared && (all.open || all.absent)) || (stable && all.wrote);
-		if (withheld)
-			all.open |= KVMCLOCK_ALL & ~all.absent;
+		/* What is open or absent is stale anyway, and all is written with it. */
+		if (withheld && !all.open && !all.absent)
+			all.open = KVMCLOCK_ALL;
 		kvmclock_owe(vcpu, shared, all.open, all.absent);
 	} else {
 		all.worst = KVMCLOCK_OVERTAKEN;
@@ -637,27 +639,40 @@ static enum kvmclock_put kvmclock_put_hv_page(struct kvm_vcpu *vcpu, struct kvm_
 	return r;
 }
 
+/* Does the page say what the counter has to?  It may not any more, without the lock. */
+static bool kvmclock_counts_by_hv_page(struct kvm *kvm)
+{
+	const struct kvm_hv *hv = to_kvm_hv(kvm);
+
+	return READ_ONCE(hv->hv_tsc_page_status) == HV_TSC_PAGE_SET &&
+	       (!READ_ONCE(kvm->arch.clock.hv_stale) || hv->hv_tsc_emulation_control);
+}
+
 /*
  * Hyper-V's reference counter, in units of 100 ns: what the page makes of vCPU 0's TSC,
  * or the clock as long as there is no page, or it tells another time.  A TSC moves, and
  * the page is stale, under the lock; it is written, and not stale any more, after that.
+ * Guests that have no page to read come here all the time, and take no lock.
  */
 u64 kvmclock_read_hv(struct kvm *kvm)
 {
-	struct kvm_vcpu *vcpu = kvm_get_vcpu(kvm, 0);
-	struct kvm_hv *hv = to_kvm_hv(kvm);
+	const struct kvm_hv *hv = to_kvm_hv(kvm);
+	struct kvm_vcpu *vcpu;
 	unsigned long flags;
-	bool by_page;
+	bool by_page = false;
 	u64 units;
 
-	flags = kvmclock_lock(kvm);
-	by_page = READ_ONCE(hv->hv_tsc_page_status) == HV_TSC_PAGE_SET &&
-		  (!kvm->arch.clock.hv_stale || hv->hv_tsc_emulation_control);
-	if (by_page)
-		units = hv->tsc_ref.tsc_offset +
-			mul_u64_u64_shr(kvm_read_l1_tsc(vcpu, rdtsc()),
-					hv->tsc_ref.tsc_scale, 64);
-	kvmclock_unlock(kvm, flags);
+	if (kvmclock_counts_by_hv_page(kvm)) {
+		flags = kvmclock_lock(kvm);
+		/* One that is not online yet may have written the page already. */
+		vcpu = kvm_get_vcpu(kvm, 0);
+		by_page = vcpu && kvmclock_counts_by_hv_page(kvm);
+		if (by_page)
+			units = hv->tsc_ref.tsc_offset +
+				mul_u64_u64_shr(kvm_read_l1_tsc(vcpu, rdtsc()),
+						hv->tsc_ref.tsc_scale, 64);
+		kvmclock_unlock(kvm, flags);
+	}
 
 	return by_page ? units : div_u64(kvmclock_read_ns(kvm), 100);
 }
