@@ -680,6 +680,51 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 	}
 }
 
+/*
+ * A host that leaves its TSC may read it late, or lose base time in that, by as long as
+ * its CPU is away between the two clocksources: KVM_PROVE_CLOCK has it be minutes.  Its
+ * TSC is good all the same, and so is the line: the clock does not go back to base time.
+ */
+TEST(late_clocksource)
+{
+	bool may_be_late = !access(LATE_TSC_CYCLES, W_OK);
+	struct pvclock_vcpu_time_info page;
+	struct kvm_clock_data before, after;
+	struct kvmclock_vcpu kv;
+	uint64_t late = 0, least;
+	char word[32];
+	time_t begin;
+	struct kvm_vm *vm;
+
+	give_back();
+	kvmclock_require_host();
+	vm = vm_create(1);
+	kvmclock_vcpu_add(vm, &kv, 0);
+	kvmclock_enable(&kv, MSR_KVM_SYSTEM_TIME_NEW);
+	kvmclock_enter(&kv);
+	page = kvmclock_read_page(kv.page);
+
+	if (may_be_late) {
+		late = 100000ULL * __vcpu_ioctl(kv.vcpu, KVM_GET_TSC_KHZ, NULL);
+		snprintf(word, sizeof(word), "%lu", late);
+		write_file_ok(LATE_TSC_CYCLES, word);
+	}
+	before = kvmclock_get(vm);
+	TEST_ASSERT(before.flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", before.flags);
+	write_file_ok(CLOCKSOURCE, other_clocksource());
+	begin = time(NULL);
+	do {
+		TEST_ASSERT(time(NULL) < begin + PATIENCE_S, "there is a master clock still");
+		after = kvmclock_get(vm);
+	} while (after.flags & KVM_CLOCK_TSC_STABLE);
+
+	least = oracle_at(&page, before.host_tsc + kvmclock_tsc_offset(&kv) + late);
+	TEST_ASSERT(after.clock >= least, "KVM_GET_CLOCK: %llu after %lu, by %lu", after.clock,
+		    least, (uint64_t)(least - after.clock));
+	give_back();
+	kvm_vm_free(vm);
+}
+
 int main(int argc, char *argv[])
 {
 	kvmclock_require_host();

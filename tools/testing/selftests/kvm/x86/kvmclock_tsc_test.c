@@ -7,8 +7,10 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +27,9 @@
 #define NR_HOLD_UPS	20
 #define MAX_STEPS	1000
 #define RFLAGS_TF	BIT(8)	/* single steps */
+#define PATIENCE_S	20
+#define LOOSE_SLOT	10	/* of memory that goes, and comes back */
+#define LOOSE_GPA	BIT_ULL(32)
 
 FIXTURE(kvmclock_tsc) {
 	struct kvm_vm *vm;
@@ -554,6 +559,64 @@ TEST(moved_while_held_up)
 		assert_stable(&kv[0], true, "both have moved");
 		assert_stable(&kv[1], true, "both have moved");
 	}
+	kvm_vm_free(vm);
+}
+
+static void interrupt(int signal)
+{
+}
+
+/*
+ * The same, but nobody moves along, and the page of who is held up is not to be written:
+ * its memory is gone, or read-only for good.  The other one enters the guest all the
+ * same, and both have the stable bit again in the end.
+ */
+TEST(held_up_without_memory)
+{
+	struct sigaction action = { .sa_handler = interrupt };
+	struct kvmclock_vcpu kv[2];
+	unsigned int i, gone;
+	struct kvm_vm *vm = vm_create(ARRAY_SIZE(kv));
+	void *page;
+
+	TEST_ASSERT(!sigaction(SIGALRM, &action, NULL), "sigaction() failed");
+	kvmclock_vcpu_add(vm, &kv[0], 0);
+	kvmclock_vcpu_add(vm, &kv[1], 1);
+	vm_install_exception_handler(vm, DB_VECTOR, ignore_step);
+
+	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, LOOSE_GPA, LOOSE_SLOT, 1, 0);
+	page = addr_gpa2hva(vm, LOOSE_GPA);
+	kv[0].page = page;
+	kv[0].page_gpa = LOOSE_GPA;
+	kvmclock_enable_all(kv, ARRAY_SIZE(kv));
+
+	for (i = 0; i < NR_HOLD_UPS; i++) {
+		gone = i & 1;
+		assert_stable(&kv[0], true, "nothing");
+		assert_stable(&kv[1], true, "nothing");
+
+		step_over_write(&kv[0], BIT_ULL(40));
+		if (gone)
+			vm_set_user_memory_region(vm, LOOSE_SLOT, 0, LOOSE_GPA, 0, page);
+		else
+			TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ), "mprotect() failed");
+
+		/* Does not come back if it waits for the one that is held up. */
+		alarm(PATIENCE_S);
+		kvmclock_enter(&kv[1]);
+		alarm(0);
+
+		if (gone)
+			vm_set_user_memory_region(vm, LOOSE_SLOT, 0, LOOSE_GPA, PAGE_SIZE, page);
+		else
+			TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ | PROT_WRITE),
+				    "mprotect() failed");
+		finish_write(&kv[0]);
+		kvmclock_wrmsr(&kv[0], MSR_IA32_TSC_ADJUST, 0);
+		kvmclock_enter_all(kv, ARRAY_SIZE(kv));
+	}
+	assert_stable(&kv[0], true, "all is as it was");
+	assert_stable(&kv[1], true, "all is as it was");
 	kvm_vm_free(vm);
 }
 

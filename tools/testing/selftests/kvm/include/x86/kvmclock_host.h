@@ -22,6 +22,7 @@
 #define WAKEALARM	"/sys/class/rtc/rtc0/wakealarm"
 #define TSC_TOLERANCE	"/sys/module/kvm/parameters/tsc_tolerance_ppm"
 #define LOSE_TSC_CYCLES	"/sys/module/kvm/parameters/lose_tsc_cycles"
+#define LATE_TSC_CYCLES	"/sys/module/kvm/parameters/late_tsc_cycles"
 
 static inline int write_file(const char *path, const char *word)
 {
@@ -75,6 +76,7 @@ static inline void give_back(void)
 	write_file(CLOCKSOURCE, clocksource);
 	write_file(TSC_TOLERANCE, tsc_tolerance_ppm);
 	write_file(LOSE_TSC_CYCLES, "0");
+	write_file(LATE_TSC_CYCLES, "0");
 }
 
 struct guard {
