@@ -164,12 +164,13 @@ static void check_within(const char *what, uint64_t got, uint64_t first, uint64_
 		       (int64_t)(got - first), last, (int64_t)(got - last));
 }
 
+#define PAGE_FORMAT	"{ %u, 0x%x, 0x%lx, 0x%lx, %u, %d, 0x%x }"
+
 static void check_page(const char *what, const struct pvclock_vcpu_time_info *got,
 		       const struct pvclock_vcpu_time_info *want)
 {
 	if (memcmp(got, want, sizeof(*got)))
-		differ("%s: { %u, 0x%x, 0x%lx, 0x%lx, %u, %d, 0x%x }, not "
-		       "{ %u, 0x%x, 0x%lx, 0x%lx, %u, %d, 0x%x }", what, got->version, got->pad0,
+		differ("%s: " PAGE_FORMAT ", not " PAGE_FORMAT, what, got->version, got->pad0,
 		       got->tsc_timestamp, got->system_time, got->tsc_to_system_mul,
 		       got->tsc_shift, got->flags, want->version, want->pad0,
 		       want->tsc_timestamp, want->system_time, want->tsc_to_system_mul,
@@ -319,7 +320,8 @@ static void call_guest(struct run *run, struct model_vcpu *v, unsigned int op, u
  */
 static bool hv_may_wrap(const struct run *run, uint64_t tsc)
 {
-	return run->m.line.ref_ns >= BIT_ULL(63) || run->m.line.ref_tsc + run->m.vcpu[0].offset > tsc;
+	return run->m.line.ref_ns >= BIT_ULL(63) ||
+	       run->m.line.ref_tsc + run->m.vcpu[0].offset > tsc;
 }
 
 /* By userspace, or by the guest.  As long as software moves its TSC it is by userspace. */

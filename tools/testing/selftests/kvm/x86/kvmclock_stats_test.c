@@ -83,11 +83,13 @@ FIXTURE_TEARDOWN(kvmclock_stats)
 	kvm_vm_free(self->vm);
 }
 
+#define SELF FIXTURE_DATA(kvmclock_stats)
+
 struct changes {
 	uint64_t user, rule, host;
 };
 
-static struct changes read_changes(FIXTURE_DATA(kvmclock_stats) *self)
+static struct changes read_changes(SELF *self)
 {
 	return (struct changes) {
 		.user = read_stat(self->vm_stats, "clock_changes_user"),
@@ -96,7 +98,7 @@ static struct changes read_changes(FIXTURE_DATA(kvmclock_stats) *self)
 	};
 }
 
-static void assert_changes(FIXTURE_DATA(kvmclock_stats) *self, const struct changes *from,
+static void assert_changes(SELF *self, const struct changes *from,
 			   uint64_t user, uint64_t rule, const char *what)
 {
 	struct changes to = read_changes(self);
@@ -170,7 +172,7 @@ static uint64_t monotonic_ns(void)
 	return now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
 }
 
-static void await_master(FIXTURE_DATA(kvmclock_stats) *self, bool master)
+static void await_master(SELF *self, bool master)
 {
 	time_t begin = time(NULL);
 
