@@ -301,7 +301,7 @@ static inline u64 kvmclock_line_slack_cycles(const struct kvmclock_line *line)
  */
 static inline bool kvmclock_line_used_up(const struct kvmclock_line *line, u64 delta)
 {
-	return delta >> (62 - (line->shift > 0 ? line->shift : 0));
+	return delta >> (62 - (line->shift < 0 ? 0 : line->shift));
 }
 
 /*
