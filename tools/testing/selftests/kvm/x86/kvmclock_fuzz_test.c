@@ -343,7 +343,7 @@ static const struct operation {
 	{ "KVM_GET_CLOCK",		get_clock,	{ EFAULT } },
 	{ "KVM_SET_CLOCK",		set_clock,	{ EFAULT, EINVAL } },
 	{ "KVM_GET_TSC_KHZ of a VM",	get_vm_khz },
-	{ "KVM_SET_TSC_KHZ of a VM",	set_vm_khz,	{ EINVAL } },
+	{ "KVM_SET_TSC_KHZ of a VM",	set_vm_khz,	{ EINVAL }, true },
 	{ "KVM_GET_TSC_KHZ",		get_khz },
 	{ "KVM_SET_TSC_KHZ",		set_khz,	{ EINVAL } },
 	{ "KVM_GET_CLOCK_GUEST",	get_line,	{ EFAULT, ENODATA } },

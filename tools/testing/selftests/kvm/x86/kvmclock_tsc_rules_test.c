@@ -279,7 +279,6 @@ TEST_F(kvmclock_tsc_rules, same_rate_again)
 	}
 
 	for (r = 0; r < ARRAY_SIZE(rates); r++) {
-		vm_ioctl(self->vm, KVM_SET_TSC_KHZ, (void *)rates[r]);
 		for (i = 0; i < NR_FEW; i++)
 			vcpu_ioctl(kv[i].vcpu, KVM_SET_TSC_KHZ, (void *)rates[r]);
 		kvmclock_enter_all(kv, NR_FEW);
