@@ -149,14 +149,6 @@ FIXTURE(kvmclock_drift) {
 	struct drift drift;
 };
 
-static int64_t raw_ns(void)
-{
-	struct timespec ts;
-
-	TEST_ASSERT(!clock_gettime(CLOCK_MONOTONIC_RAW, &ts), "clock_gettime()");
-	return ts.tv_sec * (int64_t)NSEC_PER_SEC + ts.tv_nsec;
-}
-
 /* A TSC value, and the CLOCK_MONOTONIC_RAW around it. */
 struct pair {
 	int64_t before_ns, after_ns;
@@ -169,9 +161,9 @@ static struct pair tightest_pair(void)
 	unsigned int i;
 
 	for (i = 0; i < NR_TRIES; i++) {
-		pair.before_ns = raw_ns();
+		pair.before_ns = clock_ns(CLOCK_MONOTONIC_RAW);
 		pair.tsc = rdtsc();
-		pair.after_ns = raw_ns();
+		pair.after_ns = clock_ns(CLOCK_MONOTONIC_RAW);
 		if (pair.after_ns - pair.before_ns < best.after_ns - best.before_ns)
 			best = pair;
 	}
@@ -513,14 +505,14 @@ static int64_t return_to_tsc(struct drift *d)
 	int64_t begin_ns[2], end_ns[2], passed_ns, least, most;
 	uint64_t begin;
 
-	begin_ns[0] = raw_ns();
+	begin_ns[0] = clock_ns(CLOCK_MONOTONIC_RAW);
 	begin = base_clock(d);
-	begin_ns[1] = raw_ns();
+	begin_ns[1] = clock_ns(CLOCK_MONOTONIC_RAW);
 	write_file_ok(CLOCKSOURCE, clocksource);
 	wait_until(has_master_clock(d));
-	end_ns[0] = raw_ns();
+	end_ns[0] = clock_ns(CLOCK_MONOTONIC_RAW);
 	passed_ns = get_clock(d).clock - begin;
-	end_ns[1] = raw_ns();
+	end_ns[1] = clock_ns(CLOCK_MONOTONIC_RAW);
 
 	least = end_ns[0] - begin_ns[1];
 	least -= (least >> 22) + 4;

@@ -272,14 +272,6 @@ static void assert_same_tsc(struct event *ev, unsigned int nr)
 	}
 }
 
-static int64_t clock_ns(clockid_t id)
-{
-	struct timespec ts;
-
-	TEST_ASSERT(!clock_gettime(id, &ts), "clock_gettime(%d)", id);
-	return ts.tv_sec * (int64_t)NSEC_PER_SEC + ts.tv_nsec;
-}
-
 /*
  * What goes on where the TSC does not: CLOCK_MONOTONIC_RAW plus the time slept.
  * The latter is a difference of two readings: the order of both says to which

@@ -559,14 +559,6 @@ TEST_F(kvmclock_xen, timer)
 	}
 }
 
-static uint64_t raw_ns(void)
-{
-	struct timespec ts;
-
-	TEST_ASSERT(!clock_gettime(CLOCK_MONOTONIC_RAW, &ts), "clock_gettime()");
-	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
-}
-
 static struct kvm_xen_vcpu_attr get_runstate(struct kvmclock_vcpu *kv)
 {
 	struct kvm_xen_vcpu_attr attr = { .type = KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_DATA };
@@ -584,7 +576,7 @@ TEST_F(kvmclock_xen, runstate)
 {
 	struct kvmclock_vcpu *kv = &self->vcpu[0];
 	struct kvm_xen_vcpu_attr old, new;
-	uint64_t *was, *is, spent, passed, sum, last_begin, begin = raw_ns();
+	uint64_t *was, *is, spent, passed, sum, last_begin, begin = clock_ns(CLOCK_MONOTONIC_RAW);
 	unsigned int i, state;
 
 	TEST_ASSERT(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_RUNSTATE,
@@ -596,11 +588,11 @@ TEST_F(kvmclock_xen, runstate)
 
 	for (i = 0; i < NR_STEPS; i++) {
 		last_begin = begin;
-		begin = raw_ns();
+		begin = clock_ns(CLOCK_MONOTONIC_RAW);
 		kvmclock_set(self->vm, kvmclock_get(self->vm).clock - (1ULL << (i % 40)));
 		kvmclock_enter(kv);
 		new = get_runstate(kv);
-		passed = raw_ns() - last_begin;
+		passed = clock_ns(CLOCK_MONOTONIC_RAW) - last_begin;
 
 		was = (uint64_t *)&old.u.runstate.time_running;
 		is = (uint64_t *)&new.u.runstate.time_running;

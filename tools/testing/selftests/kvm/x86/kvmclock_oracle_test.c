@@ -208,24 +208,16 @@ static int64_t some(struct run *run, unsigned int limit)
 	return one_in(run, 2) ? (int64_t)below(run, 2 * limit + 1) - limit : 0;
 }
 
-static int64_t raw_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
-	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
-}
-
 static void begin(struct run *run)
 {
-	run->span.raw_ns = raw_ns();
+	run->span.raw_ns = clock_ns(CLOCK_MONOTONIC_RAW);
 	run->span.tsc = rdtsc();
 }
 
 static void end(struct run *run)
 {
 	run->span.tsc_after = rdtsc();
-	run->span.raw_ns_after = raw_ns();
+	run->span.raw_ns_after = clock_ns(CLOCK_MONOTONIC_RAW);
 }
 
 static int try(int fd, unsigned long request, void *arg)

@@ -49,14 +49,6 @@ static struct {
 	struct kvm_vcpu_tsc_value value;
 } saved;
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	TEST_ASSERT(!clock_gettime(CLOCK_MONOTONIC, &ts), "clock_gettime()");
-	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
-}
-
 #define TRACING "/sys/kernel/debug/tracing/"
 
 static bool irqs_off;
@@ -72,13 +64,13 @@ static uint64_t begin_pass(void)
 {
 	if (irqs_off)
 		trace(TRACING "tracing_max_latency", "0");
-	return now_ns();
+	return clock_ns(CLOCK_MONOTONIC);
 }
 
 /* Of @nr_calls, one of them. */
 static uint64_t end_pass(uint64_t begin, unsigned int nr_calls)
 {
-	uint64_t ns = (now_ns() - begin) / nr_calls, us;
+	uint64_t ns = (clock_ns(CLOCK_MONOTONIC) - begin) / nr_calls, us;
 	FILE *file;
 
 	if (!irqs_off)

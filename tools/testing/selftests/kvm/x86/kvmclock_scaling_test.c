@@ -674,14 +674,6 @@ static void *enter_until_stopped(void *arg)
 	return NULL;
 }
 
-static int64_t raw_ns(void)
-{
-	struct timespec ts;
-
-	TEST_ASSERT(!clock_gettime(CLOCK_MONOTONIC_RAW, &ts), "clock_gettime()");
-	return ts.tv_sec * (int64_t)NSEC_PER_SEC + ts.tv_nsec;
-}
-
 /*
  * The clock that is read is the one that was set plus the time in between: more
  * than from after the one call to before the other, less than from before to
@@ -694,13 +686,13 @@ static void assert_set_clock_goes_on(struct rate_race *race, uint64_t clock)
 	int64_t least, most, passed, rounding_ns, raw[4];
 	struct kvm_clock_data data;
 
-	raw[0] = raw_ns();
+	raw[0] = clock_ns(CLOCK_MONOTONIC_RAW);
 	kvmclock_set(race->vm, clock);
-	raw[1] = raw_ns();
+	raw[1] = clock_ns(CLOCK_MONOTONIC_RAW);
 	sched_yield();
-	raw[2] = raw_ns();
+	raw[2] = clock_ns(CLOCK_MONOTONIC_RAW);
 	data = kvmclock_get(race->vm);
-	raw[3] = raw_ns();
+	raw[3] = clock_ns(CLOCK_MONOTONIC_RAW);
 
 	rounding_ns = 2 * NR_RACERS * (1000000 / min(host_khz, race->khz) + 2);
 	least = raw[2] - raw[1];

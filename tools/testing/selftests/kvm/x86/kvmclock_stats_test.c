@@ -164,14 +164,6 @@ TEST_F(kvmclock_stats, changes_by_cause)
 	assert_changes(self, &from, 2, 2, "TSCs that are equal");
 }
 
-static uint64_t monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
-}
-
 static void await_master(SELF *self, bool master)
 {
 	time_t begin = time(NULL);
@@ -190,17 +182,17 @@ TEST_F(kvmclock_stats, no_master)
 	TEST_ASSERT_EQ(read_stat(self->vm_stats, "clock_master"), 1);
 	TEST_ASSERT_EQ(read_stat(self->vm_stats, "clock_no_master_ns"), 0);
 
-	around = monotonic_ns();
+	around = clock_ns(CLOCK_MONOTONIC);
 	write_file_ok(CLOCKSOURCE, other_clocksource());
 	await_master(self, false);
-	lost = monotonic_ns();
+	lost = clock_ns(CLOCK_MONOTONIC);
 	usleep(10000);
 	TEST_ASSERT_EQ(read_stat(self->vm_stats, "clock_no_master_ns"), 0);
 
-	back = monotonic_ns();
+	back = clock_ns(CLOCK_MONOTONIC);
 	write_file_ok(CLOCKSOURCE, clocksource);
 	await_master(self, true);
-	around = monotonic_ns() - around;
+	around = clock_ns(CLOCK_MONOTONIC) - around;
 	within = back - lost;
 
 	ns = read_stat(self->vm_stats, "clock_no_master_ns");

@@ -382,14 +382,6 @@ TEST_F(kvmclock_tsc, refused_rates)
 	assert_refused(self, UINT_MAX);
 }
 
-static int64_t raw_ns(void)
-{
-	struct timespec ts;
-
-	TEST_ASSERT(!clock_gettime(CLOCK_MONOTONIC_RAW, &ts), "clock_gettime()");
-	return ts.tv_sec * (int64_t)NSEC_PER_SEC + ts.tv_nsec;
-}
-
 /*
  * A guest that is faster than its host: where no hardware scales the TSC, KVM
  * moves it forward at each entry to where CLOCK_MONOTONIC_RAW says it should
@@ -411,16 +403,16 @@ TEST_F(kvmclock_tsc, faster_than_the_host)
 	r = __vcpu_ioctl(kv->vcpu, KVM_GET_TSC_KHZ, NULL);
 	TEST_ASSERT(r == (int)khz, "%lu kHz became %d kHz", khz, r);
 
-	raw_first[0] = raw_ns();
+	raw_first[0] = clock_ns(CLOCK_MONOTONIC_RAW);
 	first = kvmclock_rdmsr(kv, MSR_IA32_TSC);
-	raw_first[1] = raw_ns();
+	raw_first[1] = clock_ns(CLOCK_MONOTONIC_RAW);
 	last = first;
 
 	for (i = 0; i < NR_ENTRIES; i++) {
 		usleep(PAUSE_US);
-		raw[0] = raw_ns();
+		raw[0] = clock_ns(CLOCK_MONOTONIC_RAW);
 		tsc = kvmclock_rdmsr(kv, MSR_IA32_TSC);
-		raw[1] = raw_ns();
+		raw[1] = clock_ns(CLOCK_MONOTONIC_RAW);
 
 		TEST_ASSERT(tsc >= last, "TSC %lu after %lu", tsc, last);
 		least = kvmclock_cycles_in(raw[0] - raw_first[1], khz);

@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <asm/kvm_para.h>
@@ -348,6 +349,14 @@ static inline bool oracle_same_line(const struct pvclock_vcpu_time_info *a,
 static inline int64_t kvmclock_cycles_in(int64_t ns, unsigned long khz)
 {
 	return (__int128)ns * (int64_t)khz / 1000000;
+}
+
+static inline int64_t clock_ns(clockid_t id)
+{
+	struct timespec ts;
+
+	TEST_ASSERT(!clock_gettime(id, &ts), "clock_gettime(%d)", id);
+	return ts.tv_sec * (int64_t)NSEC_PER_SEC + ts.tv_nsec;
 }
 
 /* The same numbers in each run: @state, which is not to be 0, is their seed. */
