@@ -726,11 +726,11 @@ static void show_steps(void)
 	struct vm *vm = running_vm(1);
 	struct vcpu *v = vm->vcpu;
 	struct page first = *v->page;
-	uint64_t tsc = guest_rdtsc(v), first_tsc = tsc;
+	uint64_t first_tsc = guest_rdtsc(v), tsc;
 	unsigned int i;
 
 	puts("# s since the first reading, ns from where it would be without an update");
-	printf("%.3f 0\n", 0.0);
+	puts("0.000 0");
 	for (i = 0; i < nr_steps; i++) {
 		usleep(1000000);
 		force_update(vm);
@@ -1029,7 +1029,7 @@ int main(int argc, char *argv[])
 	};
 	static struct result first, results[NR_CHECKS];
 	uint32_t judged = 0, there = 0;
-	unsigned int i, unknown = 0, wrong = 0;
+	unsigned int i, *number, unknown = 0, wrong = 0;
 	enum format format = TEXT;
 	int option, code;
 
@@ -1042,14 +1042,11 @@ int main(int argc, char *argv[])
 			format = KTAP;
 			break;
 		case 's':
-			watch_s = strtoul(optarg, NULL, 10);
-			if (watch_s < 1 || watch_s > 3600)
-				return give_up(optarg, "give --seconds a number from 1 to 3600");
-			break;
 		case 'n':
-			nr_steps = strtoul(optarg, NULL, 10);
-			if (nr_steps < 1 || nr_steps > 3600)
-				return give_up(optarg, "give --steps a number from 1 to 3600");
+			number = option == 's' ? &watch_s : &nr_steps;
+			*number = strtoul(optarg, NULL, 10);
+			if (*number < 1 || *number > 3600)
+				return give_up(optarg, "--seconds and --steps are from 1 to 3600");
 			break;
 		default:
 			fputs(usage, option == 'h' ? stdout : stderr);
