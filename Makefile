@@ -43,7 +43,7 @@ migrate: ## a Linux guest's time over 20 migrations, with stock QEMU and with ou
 scale: ## what the clock costs each vCPU of VMs of 16 to 1,024, in either, and a plot
 	@$(lab)/checks/scale.sh
 pictures: ## README's pictures, made anew of what is measured now
-	@$(lab)/pictures.sh
+	@$(lab)/checks/pictures.sh
 shell: ## a console in the host under test
 	@$(lab)/run.sh shell
 

@@ -28,8 +28,7 @@ step()
 		result=$?
 	fi
 	grep -e '^kvmclock: ' -e '^kvm: ' -e '^error: ' "$results/$name.log" | grep -v ': [0-9]* s: ' | sed 's/^/# /'
-	tail -n 20 "$results/$name.log" >"$results/last"
-	ktap_result $result "$name # $SUITE, $(($(date +%s) - begin)) s" "$results/last"
+	root_result $result "$name" "$SUITE"
 	return $result
 }
 
@@ -219,11 +218,7 @@ one_of SUITE bookworm trixie
 need_root
 open_output
 need_space 12000 "a fresh system, and an image of it"
-root=$O/deb-$SUITE
-results=$O/results/deb-$SUITE
 hold_root
-rm -rf --one-file-system "$root" "$results"
-mkdir -p "$results"
 case $SUITE in
 bookworm) other_package=cloud-amd64 other_series=6.1. ;;
 trixie) other_package=cloud-amd64/trixie-backports other_series=7.3. ;;

@@ -30,8 +30,7 @@ step()
 		make -C /root/kvmclock "$1" >"$results/$1.log" 2>&1
 	status=$?
 	grep -e '^totals:' -e '^verdict:' -e '^error:' "$results/$1.log" | sed 's/^/# /'
-	tail -n 30 "$results/$1.log" >"$results/last"
-	ktap_result $status "$1 # $SUITE, $(($(date +%s) - begin)) s" "$results/last"
+	root_result $status "$1" "$SUITE"
 }
 
 check_settings
@@ -41,11 +40,7 @@ git -C "$top" rev-parse -q --verify HEAD >/dev/null ||
 	need $EXIT_USAGE "$top is no git repository, of which a clone can be had"
 open_output
 need_space 8000 "a fresh system, with two kernel trees"
-root=$O/fresh-$SUITE
-results=$O/results/fresh-$SUITE
 hold_root
-rm -rf --one-file-system "$root" "$results"
-mkdir -p "$results"
 
 ktap_plan 3
 [ -z "$(git -C "$top" status --porcelain)" ] ||
@@ -53,8 +48,7 @@ ktap_plan 3
 begin=$(date +%s)
 status=0
 make_root >"$results/root.log" 2>&1 || status=$?
-tail -n 5 "$results/root.log" >"$results/last"
-ktap_result $status "root # $SUITE of $debian, $(($(date +%s) - begin)) s" "$results/last"
+root_result $status root "$SUITE of $debian"
 for command in run check; do
 	step $command
 done

@@ -6,8 +6,8 @@
 # machine; each point is computed of two clock pages at one TSC, and exact.  scale.svg
 # and migrate.svg are the plots of make scale and make migrate, if they have run here.
 set -u
-# shellcheck source=settings.sh
-. "$(dirname "$0")/settings.sh"
+# shellcheck source=common.sh
+. "$(dirname "$0")/common.sh"
 
 MACHINE=amd
 TESTS=clock_steps
@@ -17,14 +17,9 @@ check_settings
 	die $EXIT_USAGE "BASE=$BASE: make pictures runs on both kernels; leave it out"
 open_output
 find_base
-# Not every distribution has a kernel of 7.3.
-HOST=distro
-[ "$KERNEL" = 6.12 ] || HOST=built
+quick_host
 "$lab/deps.sh" scale || exit
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' HUP TERM
+scratch
 
 for base in stock patched; do
 	say "=== BASE=$base, a minute"
@@ -36,7 +31,7 @@ for base in stock patched; do
 done
 
 # Where there is room: the stock kernel's steps go up or down, by the TSC's rate.
-room=$(awk 'END { print $2 > 0 ? "top" : "bottom" }' "$work/stock")
+room=$(awk 'END { print ($2 > 0 ? "top" : "bottom") }' "$work/stock")
 gnuplot - <<END || die $EXIT_TOOL "gnuplot failed, see above"
 set terminal svg size 800,360 font "sans-serif,13" background "white"
 set output "$work/steps.svg"

@@ -68,10 +68,22 @@ end()
 	rm -rf --one-file-system "$root"
 }
 
+# That folder, and the one of what is told of it, both empty
 hold_root()
 {
+	root=$O/$check-$SUITE
+	results=$O/results/$check-$SUITE
 	child=
 	trap end EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' HUP TERM
+	rm -rf --one-file-system "$root" "$results"
+	mkdir -p "$results"
+}
+
+# root_result STATUS NAME WHERE: of what began at $begin, and has its output in the log NAME
+root_result()
+{
+	tail -n 30 "$results/$2.log" >"$results/last"
+	ktap_result "$1" "$2 # $3, $(($(date +%s) - begin)) s" "$results/last"
 }

@@ -22,9 +22,7 @@ check_settings
 [ "$BASE" = patched ] || die $EXIT_USAGE "BASE=$BASE: make scale runs on both kernels; leave it out"
 open_output
 find_base
-# Not every distribution has a kernel of 7.3.
-HOST=distro
-[ "$KERNEL" = 6.12 ] || HOST=built
+quick_host
 "$lab/deps.sh" scale || exit
 scratch
 
