@@ -72,8 +72,14 @@ void kvmclock_update_page(struct kvm_vcpu *vcpu);
 void kvmclock_update_others(struct kvm_vcpu *vcpu);
 void kvmclock_update_master(struct kvm *kvm);
 
-/* The structures that a guest reads its clock from: where they are. */
-void kvmclock_page_moved(struct kvm_vcpu *vcpu, bool host_initiated);
+/* The structures that a vCPU's guest reads its clock from, a bit for each: where they are. */
+enum {
+	KVMCLOCK_OWN = BIT(0),
+	KVMCLOCK_XEN_INFO = BIT(1),
+	KVMCLOCK_XEN_TIME = BIT(2),
+};
+
+void kvmclock_page_moved(struct kvm_vcpu *vcpu, u8 moved, bool host_initiated);
 void kvmclock_rewrite_pages(struct kvm *kvm);
 #ifdef CONFIG_KVM_HYPERV
 void kvmclock_hv_page_moved(struct kvm_vcpu *vcpu);

@@ -68,10 +68,11 @@ enum kvmclock_put {
  */
 
 /*
- * The vCPU has a structure at a new place.  What is there may be another VM's,
- * stable bit included, if it is userspace that says so: it restores a guest.
+ * The vCPU has structures at new places, @moved.  What is there may be another VM's,
+ * stable bit included, if it is userspace that says so: it restores a guest.  That the
+ * memory of others is absent stays noted: it may come before they are written.
  */
-void kvmclock_page_moved(struct kvm_vcpu *vcpu, bool host_initiated)
+void kvmclock_page_moved(struct kvm_vcpu *vcpu, u8 moved, bool host_initiated)
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	unsigned long flags;
@@ -79,7 +80,7 @@ void kvmclock_page_moved(struct kvm_vcpu *vcpu, bool host_initiated)
 	flags = kvmclock_lock(vcpu->kvm);
 	v->moved_jiffies = jiffies;
 	v->claims++;
-	kvmclock_owe(vcpu, v->shared || host_initiated, KVMCLOCK_ALL, 0);
+	kvmclock_owe(vcpu, v->shared || host_initiated, KVMCLOCK_ALL, v->absent & ~moved);
 	kvmclock_unlock(vcpu->kvm, flags);
 
 	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
@@ -98,14 +99,17 @@ void kvmclock_rewrite_pages(struct kvm *kvm)
 }
 
 #ifdef CONFIG_KVM_HYPERV
-/* Hyper-V's page is at a new place; under hv_lock. */
+/*
+ * Hyper-V's page is at a new place, or where it was; under hv_lock.  A note that it is
+ * absent stays: whoever brings memory looks for where it is by then.
+ */
 void kvmclock_hv_page_moved(struct kvm_vcpu *vcpu)
 {
 	unsigned long flags;
 
 	flags = kvmclock_lock(vcpu->kvm);
 	vcpu->kvm->arch.clock.hv_claims++;
-	kvmclock_owe_hv(&vcpu->kvm->arch.clock, true, false);
+	kvmclock_owe_hv(&vcpu->kvm->arch.clock, true, vcpu->kvm->arch.clock.hv_absent);
 	kvmclock_unlock(vcpu->kvm, flags);
 
 	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
@@ -136,13 +140,6 @@ struct kvmclock_place {
 	gpa_t gpa;
 	unsigned long hva;
 	u8 bit;
-};
-
-/* The bits */
-enum {
-	KVMCLOCK_OWN = BIT(0),
-	KVMCLOCK_XEN_INFO = BIT(1),
-	KVMCLOCK_XEN_TIME = BIT(2),
 };
 
 static_assert((KVMCLOCK_OWN | KVMCLOCK_XEN_INFO | KVMCLOCK_XEN_TIME) == KVMCLOCK_ALL);

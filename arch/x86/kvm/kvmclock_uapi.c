@@ -33,6 +33,7 @@ void kvmclock_set_system_time(struct kvm_vcpu *vcpu, u64 data, bool host_initiat
 {
 	struct kvm_vcpu_clock *v = &vcpu->arch.clock;
 	gpa_t gpa = data & ~1ULL;
+	bool moved;
 
 	v->system_time_msr = data;
 
@@ -41,12 +42,13 @@ void kvmclock_set_system_time(struct kvm_vcpu *vcpu, u64 data, bool host_initiat
 		gpa = INVALID_GPA;
 
 	spin_lock(&v->page_lock);
+	moved = gpa != v->page_gpa;
 	WRITE_ONCE(v->page_gpa, gpa);
 	spin_unlock(&v->page_lock);
 
 	if (kvm_is_error_gpa(gpa))
 		clear_bit(0, &v->guest_stopped);
-	kvmclock_page_moved(vcpu, host_initiated);
+	kvmclock_page_moved(vcpu, moved ? KVMCLOCK_OWN : 0, host_initiated);
 }
 
 /*

@@ -15,12 +15,20 @@ expression kvm;
 )
 
 // Where the guest's time lies is for the clock to know.
-@ moved @
+@ time_moved @
+expression vcpu;
+@@
+ r = kvm_gpc_activate(&vcpu->arch.xen.vcpu_time_info_cache, ...);
+ if (!r)
+-	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
++	kvmclock_page_moved(vcpu, KVMCLOCK_XEN_TIME, true);
+
+@ info_moved @
 expression vcpu, kvm;
 @@
 (
 -kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu)
-+kvmclock_page_moved(vcpu, true)
++kvmclock_page_moved(vcpu, KVMCLOCK_XEN_INFO, true)
 |
 -kvm_make_all_cpus_request(kvm, KVM_REQ_CLOCK_UPDATE)
 +kvmclock_rewrite_pages(kvm)

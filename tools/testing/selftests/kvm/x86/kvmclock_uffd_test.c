@@ -641,6 +641,24 @@ TEST_F(kvmclock_uffd, write_protected)
 			    "vCPU %u's page has another line", i);
 }
 
+/* In the guest, to look at vCPU 0's page when it is told to. */
+static void start_look_later(struct worker *worker)
+{
+	struct order *order = order_of(worker->kv);
+	uint64_t nr = order->nr_looks;
+	unsigned int waited_ms;
+
+	order->target_gva = CLOCK_GPA;
+	order->stop = false;
+	start_op(worker, LOOK_LATER);
+	for (waited_ms = 0; READ_ONCE(order->nr_looks) == nr; waited_ms++) {
+		TEST_ASSERT(waited_ms < PATIENCE_S * 1000,
+			    "vCPU %u waits for vCPU 0's page, which it does not need",
+			    worker->kv->vcpu->id);
+		usleep(1000);
+	}
+}
+
 /*
  * A page comes as it was long ago and can't be written yet, as in a snapshot of a
  * VM that is still receiving its memory.  It is there for the host, and for no
@@ -651,22 +669,12 @@ TEST_F(kvmclock_uffd, served_protected)
 {
 	struct worker *first = &self->worker[1], *other = &self->worker[2];
 	struct order *later = order_of(other->kv);
-	unsigned int waited_ms, round;
-	uint64_t nr;
+	unsigned int round;
 
 	for (round = 0; round < 5; round++) {
 		take_away(self, 0);
 		kvmclock_set(self->vm, (round + 1) * HOUR_NS);
-
-		later->target_gva = CLOCK_GPA;
-		later->stop = false;
-		nr = later->nr_looks;
-		start_op(other, LOOK_LATER);
-		for (waited_ms = 0; READ_ONCE(later->nr_looks) == nr; waited_ms++) {
-			TEST_ASSERT(waited_ms < PATIENCE_S * 1000,
-				    "vCPU 2 waits for vCPU 0's page, which it does not need");
-			usleep(1000);
-		}
+		start_look_later(other);
 
 		start_look(self, first, 0);
 		await_fault(self, 0, "a guest reads it");
@@ -688,6 +696,16 @@ TEST_F(kvmclock_uffd, served_protected)
 }
 
 /* vCPU 0 has a structure of Xen's, too, after all vCPUs' pages. */
+static void set_xen_info(FIXTURE_DATA(kvmclock_uffd) * self)
+{
+	struct kvm_xen_vcpu_attr attr = {
+		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO,
+		.u.gpa = CLOCK_GPA + self->nr * PAGE_SIZE,
+	};
+
+	vcpu_ioctl(self->vcpu[0].vcpu, KVM_XEN_VCPU_SET_ATTR, &attr);
+}
+
 static const struct pvclock_vcpu_time_info *add_xen_info(FIXTURE_DATA(kvmclock_uffd) * self)
 {
 	const struct pvclock_vcpu_time_info *info = page_of(self, self->nr) + XEN_VCPU_INFO_TIME;
@@ -695,13 +713,9 @@ static const struct pvclock_vcpu_time_info *add_xen_info(FIXTURE_DATA(kvmclock_u
 		.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL,
 		.msr = XEN_HYPERCALL_MSR,
 	};
-	struct kvm_xen_vcpu_attr attr = {
-		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO,
-		.u.gpa = CLOCK_GPA + self->nr * PAGE_SIZE,
-	};
 
 	vm_ioctl(self->vm, KVM_XEN_HVM_CONFIG, &xen);
-	vcpu_ioctl(self->vcpu[0].vcpu, KVM_XEN_VCPU_SET_ATTR, &attr);
+	set_xen_info(self);
 	kvmclock_enter_all(self->vcpu, self->nr);
 	TEST_ASSERT(info->tsc_to_system_mul, "nothing in vcpu_info");
 	return info;
@@ -727,6 +741,34 @@ TEST_F(kvmclock_uffd, half_absent)
 		TEST_ASSERT(oracle_same_line(info, self->vcpu[1].page),
 			    "vcpu_info has another line");
 		set_slot(self, 0, 1);
+	}
+}
+
+/*
+ * A page comes as it was long ago, and before a guest that has been running all the
+ * while reads it, it is registered again, or another structure of vCPU 0 is.
+ */
+TEST_F(kvmclock_uffd, registered_while_absent)
+{
+	struct worker *reader = &self->worker[1];
+	unsigned int round;
+
+	add_xen_info(self);
+	for (round = 0; round < 20; round++) {
+		take_away(self, 0);
+		kvmclock_set(self->vm, (round + 1) * HOUR_NS);
+		start_look_later(reader);
+
+		serve(self, 0);
+		if (round % 2)
+			set_xen_info(self);
+		else
+			vcpu_set_msr(self->vcpu[0].vcpu, MSR_KVM_SYSTEM_TIME_NEW,
+				     self->vcpu[0].page_gpa | KVM_MSR_ENABLED);
+
+		WRITE_ONCE(order_of(reader->kv)->stop, true);
+		finish(reader, "vCPU 0's page is there");
+		assert_new_line(reader, 0);
 	}
 }
 
