@@ -816,19 +816,25 @@ void kvmclock_set_ns(struct kvm *kvm, const struct kvmclock_snapshot *now, u64 n
 		v->line.ref_ns += step_ns;
 }
 
-/* The VM's clock is this line, over the scaled TSC; within a change. */
+/*
+ * The VM's clock is this line, over the scaled TSC; within a change.  A vCPU that has
+ * just been given another rate has a line of its own, which is moved by as much.
+ */
 void kvmclock_assign_line(struct kvm *kvm, const struct kvmclock_line *line,
 			  const struct kvmclock_snapshot *now)
 {
 	struct kvm_clock *clock = &kvm->arch.clock;
-	struct kvm_vcpu *vcpu;
-	unsigned long i;
+	u64 step_ns = -kvmclock_at(clock, now);
+	struct kvm_vcpu_clock *v;
 
 	clock->line = *line;
+	step_ns += kvmclock_at(clock, now);
 	kvmclock_anchor(clock, now);
-	kvm_for_each_vcpu(i, vcpu, kvm) {
-		if (vcpu->arch.clock.l1_ratio == clock->ratio)
-			vcpu->arch.clock.line = *line;
+	list_for_each_entry(v, &clock->row, in_row) {
+		if (v->l1_ratio == clock->ratio)
+			v->line = *line;
+		else
+			v->line.ref_ns += step_ns;
 	}
 }
 

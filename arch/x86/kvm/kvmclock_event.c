@@ -359,8 +359,11 @@ static void kvmclock_hyperv_tsc_changed(void)
 		kvmclock_begin_new_tsc(kvm);
 
 	hyperv_stop_tsc_emulation();
-	/* vCPUs on their way off a CPU have noted their last reading of the old TSC. */
-	synchronize_rcu();
+	/*
+	 * vCPUs on their way off a CPU have noted their last reading of the old TSC.
+	 * Soon: all gates are closed.
+	 */
+	synchronize_rcu_expedited();
 	kvmclock_note_new_tsc();
 
 	list_for_each_entry(kvm, &vm_list, vm_list)
