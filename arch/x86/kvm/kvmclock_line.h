@@ -161,14 +161,21 @@ static inline void kvmclock_line_advance(struct kvmclock_line *line, u64 steps)
  * rate into another: units of which there are @from in a second into units of
  * which there are @to, both in the same fixed point.
  *
- * @mul * 2^(@shift - 32) is @to / @from rounded to nearest, ties up: half a
- * unit in 2^31 at worst, 0.233 parts in 10^9.  A rate of 0 or above
- * KVMCLOCK_RATE_MAX has no such form, nor has a quotient that when rounded is
- * below 2^-32 or not below 2^31: returns false and leaves the result alone.
+ * @mul * 2^(@shift - 32) is @to / @from rounded down: by less than a unit in
+ * 2^31, 0.466 parts in 10^9.  A rate of 0 or above KVMCLOCK_RATE_MAX has no such
+ * form, nor has a quotient that is below 2^-32 or not below 2^31: returns false
+ * and leaves the result alone.
+ *
+ * Down, not to nearest, as guests turn it round: they take the rate of their TSC
+ * from their page, for good, as floor(10^9 * 2^32 / @mul) Hz, or in kHz, shifted
+ * back.  Of a rate of R * 2^-@shift Hz, R whole, @mul is less than 1 below
+ * 10^9 * 2^32 / R, so the quotient is R or less than R / @mul above it; that is
+ * below 1, as @mul is at least 2^31 and R at most 2 * 10^9.  So they find R; with
+ * a @mul that was rounded up they would find R - 1.
  */
 static inline bool kvmclock_mul_shift(u64 to, u64 from, u32 *mul, s8 *shift)
 {
-	u64 quotient = 0;
+	u32 quotient = 0;
 	int exponent = 0;
 	int bit;
 
@@ -185,8 +192,11 @@ static inline bool kvmclock_mul_shift(u64 to, u64 from, u32 *mul, s8 *shift)
 		exponent--;
 	}
 
-	/* Long division: 32 bits of the quotient, and one to round by. */
-	for (bit = 0; bit < 33; bit++) {
+	if (exponent < -31 || exponent > 31)
+		return false;
+
+	/* Long division: the 32 bits of the quotient after the point. */
+	for (bit = 0; bit < 32; bit++) {
 		to <<= 1;
 		quotient <<= 1;
 		if (to >= from) {
@@ -194,16 +204,8 @@ static inline bool kvmclock_mul_shift(u64 to, u64 from, u32 *mul, s8 *shift)
 			quotient++;
 		}
 	}
-	quotient = (quotient + 1) >> 1;
 
-	if (quotient >> 32) {
-		quotient >>= 1;
-		exponent++;
-	}
-	if (exponent < -31 || exponent > 31)
-		return false;
-
-	*mul = (u32)quotient;
+	*mul = quotient;
 	*shift = (s8)exponent;
 	return true;
 }

@@ -195,13 +195,20 @@ static uint64_t tsc_at(struct vcpu *v, const struct tsc_scale *scale, uint64_t h
 }
 
 /* mul = 10^6 * 2^(32 - shift + frac_bits) / (host_khz * ratio) */
-static double slope_ppb(const struct page *p, const struct tsc_scale *scale, bool *nearest)
+static double slope_ppb(const struct page *p, const struct tsc_scale *scale)
 {
 	__uint128_t over = (__uint128_t)1000000 << (32 - p->tsc_shift + scale->frac_bits);
 	__uint128_t under = (__uint128_t)host.khz * scale->ratio;
 
-	*nearest = (2 * over + under) / (2 * under) == p->tsc_to_system_mul;
 	return ((double)p->tsc_to_system_mul * under / over - 1) * 1e9;
+}
+
+/* What a Linux guest takes the rate of its TSC for, for good */
+static unsigned int guest_khz(const struct page *p)
+{
+	uint64_t khz = (1000000ULL << 32) / p->tsc_to_system_mul;
+
+	return p->tsc_shift < 0 ? khz << -p->tsc_shift : khz >> p->tsc_shift;
 }
 
 static void check_rate(unsigned int khz, const char *slope_key, const char *error_key)
@@ -212,8 +219,7 @@ static void check_rate(unsigned int khz, const char *slope_key, const char *erro
 	struct tsc_scale scale;
 	uint64_t before, tsc;
 	int64_t error = 0;
-	unsigned int i;
-	bool nearest;
+	unsigned int i, due, found;
 	double ppb;
 
 	if (khz != host.khz)
@@ -227,7 +233,10 @@ static void check_rate(unsigned int khz, const char *slope_key, const char *erro
 	if (tsc - before > tsc_at(v, &scale, read_tsc()) - before)
 		odd(slope_key, "the guest's TSC is not what its ratio makes of the host's");
 
-	ppb = slope_ppb(v->page, &scale, &nearest);
+	ppb = slope_ppb(v->page, &scale);
+	found = guest_khz(v->page);
+	/* What the guest shifts back has no more bits. */
+	due = v->page->tsc_shift < 0 ? khz & -(1U << -v->page->tsc_shift) : khz;
 	for (i = 0; i < NR_PAIRS; i++) {
 		if (i == NR_PAIRS / 2)
 			usleep(DRIFT_US);
@@ -237,10 +246,10 @@ static void check_rate(unsigned int khz, const char *slope_key, const char *erro
 		error = larger(error, data.clock -
 				      clock_at(v->page, tsc_at(v, &scale, data.host_tsc)));
 	}
-	fact(slope_key, "ppb", ppb, "at %u kHz, slope %s: the clock against its TSC:", khz,
-	     nearest ? "the nearest" : "not the nearest");
+	fact(slope_key, "ppb", ppb, "at %u kHz, %u by its page: the clock against its TSC:", khz,
+	     found);
 	fact(error_key, "ns", error, "at %u kHz: KVM_GET_CLOCK is off the guest's clock by", khz);
-	judge(2, !nearest);
+	judge(2, found != due);
 	/* A multiplier of 32 bits is good to 0.47 ppb, even if it is rounded down. */
 	if (khz != host.khz)
 		judge(3, ppb > 0.5 || ppb < -0.5);
@@ -454,7 +463,7 @@ static void check_told(void)
 	struct vm *vm = running_vm(1);
 	struct vcpu *v = vm->vcpu;
 	int r, told, real = host.khz;
-	bool at_once, later, nearest;
+	bool at_once, later;
 
 	checked(ioctl(v->fd, KVM_KVMCLOCK_CTRL, 0), "KVM_KVMCLOCK_CTRL");
 	at_once = v->page->flags & PAGE_STOPPED;
@@ -469,7 +478,7 @@ static void check_told(void)
 	enter_all(vm);
 	/* What the slope of its clock says */
 	if (!r)
-		real = host.khz / (1 + slope_ppb(v->page, &unscaled, &nearest) / 1e9) + 0.5;
+		real = host.khz / (1 + slope_ppb(v->page, &unscaled) / 1e9) + 0.5;
 	fact("told_khz", "kHz", told, "KVM_SET_TSC_KHZ %s %u kHz, and KVM_GET_TSC_KHZ says",
 	     r ? "refuses" : "takes", khz);
 	fact("real_khz", "kHz", real, "the guest has");

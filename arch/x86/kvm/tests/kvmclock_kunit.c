@@ -66,10 +66,10 @@ static void scale_is_exact(struct kunit *test)
 }
 
 /*
- * mul * 2^(shift - 32) is to / from, to the nearest: multiplied out, it is off
- * by no more than half a unit of mul.
+ * mul * 2^(shift - 32) is to / from, rounded down: multiplied out, less than a unit
+ * of mul is missing.
  */
-static void ratio_is_nearest(struct kunit *test)
+static void ratio_is_floor(struct kunit *test)
 {
 	int i, back;
 
@@ -85,11 +85,11 @@ static void ratio_is_nearest(struct kunit *test)
 					      "%llu / %llu", to, from);
 			KUNIT_EXPECT_GE_MSG(test, mul, 1U << 31, "%llu / %llu", to, from);
 
-			/* All times 2^(33 - shift): shift is small for these rates. */
-			is = (__int128)from * mul * 2;
-			target = (__int128)to << (33 - shift);
+			/* All times 2^(32 - shift): shift is small for these rates. */
+			is = (__int128)from * mul;
+			target = (__int128)to << (32 - shift);
 			unit = from;
-			KUNIT_EXPECT_TRUE_MSG(test, target - is <= unit && is - target <= unit,
+			KUNIT_EXPECT_TRUE_MSG(test, is <= target && target - is < unit,
 					      "%llu / %llu: %u, shift %d", to, from, mul, shift);
 		}
 	}
@@ -409,7 +409,7 @@ static void census_is_what_they_are(struct kunit *test)
 
 static struct kunit_case kvmclock_cases[] = {
 	KUNIT_CASE(scale_is_exact),
-	KUNIT_CASE(ratio_is_nearest),
+	KUNIT_CASE(ratio_is_floor),
 	KUNIT_CASE(ratio_refuses),
 	KUNIT_CASE(advance_moves_nothing),
 	KUNIT_CASE(before_the_reference),

@@ -311,20 +311,16 @@ static void test_line_monotonic(void)
 
 /*
  * With v = to / from, m = mul and u = 2^(shift - 32) the claim
- *	|m * u - v| <= u / 2
- * times 2 * from / u is one about integers:
- *	|2 * m * from - 2 * to * 2^(32 - shift)| <= from
- * With to below 2^62 and 32 - shift at most 64 the right product is below
- * 2^127.  At m = 2^31 the next smaller number is only u / 2 away, so below it
- * half of that is the limit.  A tie must have gone up.
+ *	m * u <= v < (m + 1) * u
+ * times from / u is one about integers:
+ *	0 <= to * 2^(32 - shift) - m * from < from
+ * With to below 2^62 and 32 - shift at most 64 the left product is below 2^126.
  */
-static bool is_nearest(u64 to, u64 from, u32 mul, s8 shift)
+static bool is_floor(u64 to, u64 from, u32 mul, s8 shift)
 {
-	__int128 error = 2 * ((__int128)mul * from) - ((__int128)to << (33 - shift));
+	__int128 rest = ((__int128)to << (32 - shift)) - (__int128)mul * from;
 
-	if (mul == 1U << 31 && error > 0)
-		return 2 * error <= from;
-	return error <= from && error > -(__int128)from;
+	return rest >= 0 && rest < from;
 }
 
 static double ratio_error_ppb(u64 to, u64 from, u32 mul, s8 shift)
@@ -348,12 +344,12 @@ static double check_ratio(u64 to, u64 from)
 	      to, from, mul, shift);
 	CHECK(shift >= SHIFT_MIN && shift <= SHIFT_MAX, "%llu / %llu: mul %u shift %d",
 	      to, from, mul, shift);
-	CHECK(is_nearest(to, from, mul, shift), "%llu / %llu: mul %u shift %d",
+	CHECK(is_floor(to, from, mul, shift), "%llu / %llu: mul %u shift %d",
 	      to, from, mul, shift);
 	return ratio_error_ppb(to, from, mul, shift);
 }
 
-static void test_ratio_nearest(void)
+static void test_ratio_floor(void)
 {
 	double error, worst = 0;
 	size_t i;
@@ -370,8 +366,58 @@ static void test_ratio_nearest(void)
 	}
 	printf("# largest rate error: %.4f ppb\n", worst);
 
-	/* Half a unit in 2^31. */
-	CHECK(worst <= 1e9 / 4294967296.0, "%.6f ppb", worst);
+	/* A unit in 2^31. */
+	CHECK(worst < 1e9 / 2147483648.0, "%.6f ppb", worst);
+}
+
+/*
+ * What a guest takes the rate of its TSC for, in the units of which there are
+ * @per_ns in a second's nanoseconds: Linux does it in kHz, FreeBSD in Hz.
+ */
+static u64 guest_rate(u64 per_ns, u32 mul, s8 shift)
+{
+	u64 rate = (per_ns << 32) / mul;
+
+	return shift < 0 ? rate << -shift : rate >> shift;
+}
+
+static void check_guest_rate(u64 hz)
+{
+	u64 step, khz = hz / 1000;
+	u32 mul = 0;
+	s8 shift = 0;
+
+	CHECK(kvmclock_mul_shift(nsec_rate_q16, hz << KVMCLOCK_HZ_FRAC_BITS, &mul, &shift),
+	      "%llu Hz refused", hz);
+
+	/* What its shift back can't give it a guest does not find, but what is below. */
+	step = 1ULL << (shift < 0 ? -shift : 0);
+	if (hz % step == 0)
+		CHECK(guest_rate(KVMCLOCK_NSEC_PER_SEC, mul, shift) == hz,
+		      "%llu Hz: a guest finds %llu", hz,
+		      guest_rate(KVMCLOCK_NSEC_PER_SEC, mul, shift));
+	if (hz % 1000 == 0)
+		CHECK(guest_rate(1000000, mul, shift) == khz / step * step,
+		      "%llu kHz: a guest finds %llu", khz, guest_rate(1000000, mul, shift));
+}
+
+/* Guests take the rate of their TSC from the page, and are not to find another. */
+static void test_ratio_inverts(void)
+{
+	u64 khz;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(fixed_rates_hz); i++)
+		check_guest_rate(fixed_rates_hz[i]);
+	for (khz = 1; khz < 10000; khz++)
+		check_guest_rate(khz * 1000);
+	/* The rates that processors are sold with, and what is measured of them. */
+	for (khz = 500000; khz < 10000000; khz += 12500)
+		check_guest_rate(khz * 1000);
+	for (i = 0; i < 200000; i++) {
+		check_guest_rate(random_between(1, 10000000) * 1000);
+		check_guest_rate(random_between(1000, 1ULL << 45));
+	}
 }
 
 /* Any two numbers, with quotients near 1 and near powers of two among them. */
@@ -394,7 +440,7 @@ static void test_ratio_any(void)
 	check_ratio(KVMCLOCK_RATE_MAX - 1, KVMCLOCK_RATE_MAX);
 	check_ratio(KVMCLOCK_RATE_MAX, KVMCLOCK_RATE_MAX - 1);
 
-	/* 33 significant bits ending in 1: a tie. */
+	/* 33 significant bits ending in 1. */
 	check_ratio((1ULL << 32) + 1, 1ULL << 33);
 	check_ratio((1ULL << 33) - 1, 1ULL << 33);
 	check_ratio((1ULL << 32) + 3, 1ULL << 40);
@@ -412,10 +458,7 @@ static void check_refused(u64 to, u64 from)
 	      to, from, mul, shift);
 }
 
-/*
- * From 2^31 * 2^-63 to (2^32 - 1) * 2^-1 there is a form, rounding included:
- * 2^32 - 1/2 units and more would round to 2^32.
- */
+/* From 2^31 * 2^-63 to less than 2^32 * 2^-1 there is a form. */
 static void test_ratio_range(void)
 {
 	check_refused(0, 0);
@@ -431,12 +474,11 @@ static void test_ratio_range(void)
 	check_refused(1, KVMCLOCK_RATE_MAX);
 
 	check_refused(1ULL << 31, 1);
-	check_refused((1ULL << 33) - 1, 1ULL << 2);
 	check_ratio((1ULL << 31) - 1, 1);
-	check_ratio((1ULL << 33) - 3, 1ULL << 2);
+	check_ratio((1ULL << 33) - 1, 1ULL << 2);
 
 	check_ratio(1, 1ULL << 32);
-	check_refused(1, (1ULL << 32) + 4);
+	check_refused(1, (1ULL << 32) + 1);
 }
 
 #define NR_ADVANCES	1000
@@ -1185,7 +1227,8 @@ static const struct {
 	{ "scale_signed",	test_scale_signed },
 	{ "line",		test_line },
 	{ "line_monotonic",	test_line_monotonic },
-	{ "ratio_nearest",	test_ratio_nearest },
+	{ "ratio_floor",	test_ratio_floor },
+	{ "ratio_inverts",	test_ratio_inverts },
 	{ "ratio_any",		test_ratio_any },
 	{ "ratio_range",	test_ratio_range },
 	{ "advance",		test_advance },

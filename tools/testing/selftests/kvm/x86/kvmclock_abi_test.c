@@ -242,6 +242,15 @@ TEST_F(kvmclock_abi, init)
 	assert_clock_is_page(self->vm, kv);
 }
 
+TEST_F(kvmclock_abi, rate_of_page)
+{
+	struct kvmclock_vcpu *kv = &self->vcpu[0];
+
+	kvmclock_enable(kv, MSR_KVM_SYSTEM_TIME_NEW);
+	assert_page_written(kv->page);
+	assert_khz(kv->page, __vcpu_ioctl(kv->vcpu, KVM_GET_TSC_KHZ, NULL));
+}
+
 TEST_F(kvmclock_abi, page_moves)
 {
 	struct kvmclock_vcpu *kv = &self->vcpu[0];

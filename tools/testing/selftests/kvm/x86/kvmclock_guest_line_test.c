@@ -364,7 +364,7 @@ TEST_F(kvmclock_guest_line, software_tsc)
 	kvmclock_set_line(&kv[1], &line);
 }
 
-/* KVM before this one rounded the slope down: guests come with such a mul. */
+/* A KVM that rounds otherwise, or whose host has another rate: guests come with its mul. */
 TEST_F(kvmclock_guest_line, slope_is_kept)
 {
 	struct kvmclock_vcpu *kv = self->vcpu;
@@ -378,7 +378,7 @@ TEST_F(kvmclock_guest_line, slope_is_kept)
 	line.tsc_to_system_mul--;
 	kvmclock_set_line(&kv[0], &line);
 	kvmclock_enter_all(kv, NR_VCPUS);
-	assert_everyone_has(self, &line, offset, "a truncated mul");
+	assert_everyone_has(self, &line, offset, "another mul");
 
 	for (i = 0; i < 10; i++) {
 		kvmclock_force_update(&kv[0]);

@@ -382,6 +382,24 @@ static inline uint64_t oracle_scale(const struct pvclock_vcpu_time_info *page, u
 	return product >> 32;
 }
 
+/* What Linux takes the rate of its TSC for, in kHz, for good. */
+static inline uint64_t oracle_khz(const struct pvclock_vcpu_time_info *page)
+{
+	uint64_t khz = (1000000ULL << 32) / page->tsc_to_system_mul;
+
+	return page->tsc_shift < 0 ? khz << -page->tsc_shift : khz >> page->tsc_shift;
+}
+
+/* ... and what that is to be: of a rate that is shifted back the last bits are gone. */
+static inline void assert_khz(const struct pvclock_vcpu_time_info *page, uint64_t khz)
+{
+	uint64_t lost = page->tsc_shift < 0 ? BIT_ULL(-page->tsc_shift) - 1 : 0;
+
+	TEST_ASSERT(oracle_khz(page) == (khz & ~lost),
+		    "a guest of %lu kHz takes its TSC for one of %lu, mul %u shift %d", khz,
+		    oracle_khz(page), page->tsc_to_system_mul, page->tsc_shift);
+}
+
 static inline uint64_t oracle_at(const struct pvclock_vcpu_time_info *page, uint64_t guest_tsc)
 {
 	return page->system_time + oracle_scale(page, guest_tsc - page->tsc_timestamp);

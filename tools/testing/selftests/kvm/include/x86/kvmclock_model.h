@@ -138,7 +138,7 @@ static inline uint64_t model_tsc_at(const struct model_line *line, uint64_t ns, 
 	return line->ref_tsc + (uint64_t)((cycles - rest) / mul) + (rest >= mul - rest);
 }
 
-/* Nanoseconds per cycle, of the rate in units of 2^-16 Hz, 2^-27 Hz if scaled down */
+/* Nanoseconds per cycle, cut, of the rate in units of 2^-16 Hz, 2^-27 Hz if scaled down */
 static inline void model_slope(const struct model *m, struct model_line *line)
 {
 	unsigned int frac = m->ratio >> m->frac_bits ? 16 : 27;
@@ -148,7 +148,7 @@ static inline void model_slope(const struct model *m, struct model_line *line)
 	line->shift = -32;
 	do {
 		line->shift++;
-		mul = ((ns << (32 - line->shift)) * 2 + hz) / (2 * hz);
+		mul = (ns << (32 - line->shift)) / hz;
 	} while (mul >> 32);
 	line->mul = mul;
 }
