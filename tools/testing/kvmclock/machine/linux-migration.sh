@@ -323,6 +323,8 @@ cat /tmp/*-console | tr -d '\r' |
 	sed -e '/^guest: /d' -e '/^answer /d' -e '/^report: /d' -e 's/^/console: /'
 echo "report: $times times $way, $kind QEMU, by $clocksource: clock over TSC moved by $(us "$largest_ns") us at most"
 echo "report: CLOCK_REALTIME moved by $(us $largest_real_ns) us at most at a time, in all from $(us "$first_ns") to $(us $ahead_ns) us"
+[ "$kind" = patched ] ||
+	echo "report: that is lost by stock QEMU, as expected, whatever the kernel is; see contrib/qemu"
 [ "$unstable" = 0 ] || echo "report: $unstable turns of the readers were without the stable bit"
 verdict=$(tr -d '\r' </tmp/$from-console | grep '^guest: [PF]A' | tail -n 1)
 echo "$verdict"
