@@ -133,7 +133,7 @@ static inline void kvmclock_predicate(const struct kvmclock_tscs *s, bool host_t
  * the line's rate, not 0.
  *
  * On a TSC that counts both go by it: the multiplier of the host's clock has 23
- * significant bits or more, that of the line 32, so they part by 2^-23 + 2^-32
+ * significant bits or more, that of the line 32, so they part by 2^-23 + 2^-31
  * of what has passed, less than 2^-22; 2^-20 leaves room for a host's clock that
  * is refined meanwhile.  After the host's clock has left the TSC, they part by
  * what their rates differ until that is noticed.  The kernel takes a TSC's rate

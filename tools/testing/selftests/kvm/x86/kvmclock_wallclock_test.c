@@ -115,7 +115,7 @@ static struct period begin_period(struct kvm_vm *vm)
 /*
  * How far two epochs of a period may be apart.
  *
- * The kvmclock goes at the TSC's rate to within 2^-32.  CLOCK_REALTIME, left
+ * The kvmclock goes at the TSC's rate to within 2^-31.  CLOCK_REALTIME, left
  * alone, goes by an integer multiplier of 23 significant bits or more, such that
  * ten minutes of cycles times it stay below 2^64: half a unit of it is lost to
  * rounding, and timekeeping may add one to make up for that.  Together that is
