@@ -55,9 +55,15 @@ static unsigned int kvmclock_host_khz(const struct kvm_clock *clock)
 	return clock->master ? clock->host_khz : kvmclock_cpu_khz();
 }
 
-/* Rate of the TSC at @ratio, in units of 2^-@frac_bits Hz. */
+/*
+ * Rate of the TSC at @ratio, in units of 2^-@frac_bits Hz: the kHz that were asked for
+ * if the ratio is as near to them as it can be, so that guests find them in their page.
+ */
 static u64 kvmclock_scaled_rate(unsigned int host_khz, u64 ratio, unsigned int frac_bits)
 {
+	if (kvmclock_ratio_cuts_khz(host_khz, ratio, kvm_caps.tsc_scaling_ratio_frac_bits))
+		return ((kvm_scale_tsc(host_khz, ratio) + 1) * 1000) << frac_bits;
+
 	return kvm_scale_tsc((host_khz * 1000ULL) << frac_bits, ratio);
 }
 

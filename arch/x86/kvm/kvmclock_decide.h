@@ -96,6 +96,19 @@ static inline void kvmclock_tscs_add(struct kvmclock_tscs *s, u64 ratio, u64 off
 }
 
 /*
+ * A ratio with @bits of fraction is made of a rate in kHz, and rounded down.  Was it
+ * made of the next whole kHz above @host_khz * @ratio?  That is then less than
+ * @host_khz units of the ratio away; only one is, as a host has less than 2^32 kHz.
+ */
+static inline bool kvmclock_ratio_cuts_khz(u32 host_khz, u64 ratio, unsigned int bits)
+{
+	/* Modulo 2^64 the product has all of its fraction. */
+	u64 unit = 1ULL << bits, rest = host_khz * ratio & (unit - 1);
+
+	return rest && unit - rest < host_khz;
+}
+
+/*
  * The slope of a line over a counter of @rate, in units of 2^-@frac_bits Hz;
  * false if the rate has none.
  */

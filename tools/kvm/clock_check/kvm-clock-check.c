@@ -220,7 +220,7 @@ static void check_rate(unsigned int khz, const char *slope_key, const char *erro
 	uint64_t before, tsc;
 	int64_t error = 0;
 	unsigned int i, due, found;
-	double ppb;
+	double ppb, most_ppb;
 
 	if (khz != host.khz)
 		checked(ioctl(v->fd, KVM_SET_TSC_KHZ, (unsigned long)khz), "KVM_SET_TSC_KHZ");
@@ -250,9 +250,10 @@ static void check_rate(unsigned int khz, const char *slope_key, const char *erro
 	     found);
 	fact(error_key, "ns", error, "at %u kHz: KVM_GET_CLOCK is off the guest's clock by", khz);
 	judge(2, found != due);
-	/* A multiplier of 32 bits is good to 0.47 ppb, even if it is rounded down. */
+	/* A multiplier of 32 bits is good to 0.47 ppb, and the ratio to a unit. */
+	most_ppb = 0.5 + 1e9 / scale.ratio;
 	if (khz != host.khz)
-		judge(3, ppb > 0.5 || ppb < -0.5);
+		judge(3, ppb > most_ppb || ppb < -most_ppb);
 	judge(4, error);
 	vm_free(vm);
 }

@@ -481,6 +481,43 @@ static void test_ratio_range(void)
 	check_refused(1, (1ULL << 32) + 1);
 }
 
+static void check_cut(u32 host_khz, u64 ratio, unsigned int bits, u64 asked_khz)
+{
+	unsigned __int128 rate = (unsigned __int128)host_khz * ratio;
+	bool cuts = kvmclock_ratio_cuts_khz(host_khz, ratio, bits);
+	u64 khz = (u64)(rate >> bits) + cuts;
+
+	/* The ratio of a whole number of kHz is the one that is rounded down to. */
+	CHECK(!cuts || ((unsigned __int128)khz << bits) / host_khz == ratio,
+	      "%u kHz * %llu / 2^%u: made of %llu kHz", host_khz, ratio, bits, khz);
+	CHECK(!asked_khz || khz == asked_khz, "%u kHz * %llu / 2^%u: %llu kHz, not %llu",
+	      host_khz, ratio, bits, khz, asked_khz);
+}
+
+/* A ratio says of what rate it was made, if it was of one in kHz. */
+static void test_ratio_of_khz(void)
+{
+	static const unsigned int bits[] = { 32, 48 };
+	u64 khz, ratio;
+	u32 host_khz;
+	size_t i, b;
+
+	for (i = 0; i < 200000; i++) {
+		b = i % ARRAY_SIZE(bits);
+		host_khz = random_between(1, i % 3 ? 10000000 : UINT32_MAX);
+		khz = random_between(1, i % 5 ? 10000000 : INT32_MAX);
+		ratio = ((unsigned __int128)khz << bits[b]) / host_khz;
+		if (ratio && !(((unsigned __int128)khz << bits[b]) / host_khz >> 64))
+			check_cut(host_khz, ratio, bits[b], khz);
+		check_cut(host_khz, 1ULL << bits[b], bits[b], host_khz);
+		check_cut(host_khz, random_magnitude(), bits[b], 0);
+		/* No scaling is a ratio of 1 without a fraction. */
+		check_cut(host_khz, 1, 0, host_khz);
+	}
+	check_cut(UINT32_MAX, UINT64_MAX, 48, 0);
+	check_cut(1, UINT64_MAX, 48, 0);
+}
+
 #define NR_ADVANCES	1000
 
 /*
@@ -1229,6 +1266,7 @@ static const struct {
 	{ "line_monotonic",	test_line_monotonic },
 	{ "ratio_floor",	test_ratio_floor },
 	{ "ratio_inverts",	test_ratio_inverts },
+	{ "ratio_of_khz",	test_ratio_of_khz },
 	{ "ratio_any",		test_ratio_any },
 	{ "ratio_range",	test_ratio_range },
 	{ "advance",		test_advance },

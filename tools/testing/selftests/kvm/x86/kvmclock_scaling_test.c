@@ -39,8 +39,8 @@
 
 /* A unit of a multiplier of 2^31: what rounding down may be off. */
 #define RATE_ERROR		(1.0 / (1ULL << 31))
-/* What the rate was cut by that the multiplier is made of: 2^-27 Hz of a kHz or more. */
-#define RATE_CUT		(1.0 / (1ULL << 36))
+/* Of a double's 53 bits the last ones are in doubt. */
+#define RATE_DOUBT		(1.0 / (1ULL << 50))
 
 #define HV_UNIT_NS		100
 #define XEN_HYPERCALL_MSR	0x40000000
@@ -183,8 +183,8 @@ static void assert_one_clock(struct kvm_vm *vm, struct kvmclock_vcpu *kv, const 
 }
 
 /*
- * The guest's TSC has the rate that was asked for, to the ratio's last bit, and
- * the line has the TSC's, to the multiplier's; and the guest finds it there.
+ * The guest's TSC has the rate that was asked for, to the ratio's last bit, and the
+ * line has that rate, to the multiplier's; and the guest finds it there.
  */
 static void assert_rate(struct kvmclock_vcpu *kv, uint64_t khz)
 {
@@ -202,8 +202,8 @@ static void assert_rate(struct kvmclock_vcpu *kv, uint64_t khz)
 
 	TEST_ASSERT(rate <= asked && rate + host_khz > asked,
 		    "%lu kHz: the TSC has %.9f Hz", khz, tsc_hz);
-	off = line_hz / tsc_hz - 1;
-	TEST_ASSERT(off > -RATE_CUT && off < RATE_ERROR,
+	off = line_hz / (khz * 1000.0) - 1;
+	TEST_ASSERT(off > -RATE_DOUBT && off < RATE_ERROR,
 		    "%lu kHz: the line's rate is off by %+.4f ppb", khz, off * 1e9);
 	assert_khz(&page, khz);
 }

@@ -138,13 +138,27 @@ static inline uint64_t model_tsc_at(const struct model_line *line, uint64_t ns, 
 	return line->ref_tsc + (uint64_t)((cycles - rest) / mul) + (rest >= mul - rest);
 }
 
+/*
+ * The rate that clocks go by, in 2^-frac Hz: as asked for, in kHz, if the ratio is the
+ * one that is made of that.
+ */
+static inline __uint128_t model_rate(const struct model *m, unsigned int frac)
+{
+	__uint128_t product = (__uint128_t)m->host_khz * m->ratio;
+	__uint128_t khz = (product >> m->frac_bits) + 1;
+
+	if (m->frac_bits && product % BIT_ULL(m->frac_bits) &&
+	    (khz << m->frac_bits) / m->host_khz == m->ratio)
+		return khz * 1000 << frac;
+	return (product * 1000 << frac) >> m->frac_bits;
+}
+
 /* Nanoseconds per cycle, cut, of the rate in units of 2^-16 Hz, 2^-27 Hz if scaled down */
 static inline void model_slope(const struct model *m, struct model_line *line)
 {
 	unsigned int frac = m->ratio >> m->frac_bits ? 16 : 27;
-	__uint128_t ns = (__uint128_t)NSEC_PER_SEC << frac, hz, mul;
+	__uint128_t ns = (__uint128_t)NSEC_PER_SEC << frac, hz = model_rate(m, frac), mul;
 
-	hz = ((__uint128_t)m->host_khz * 1000 << frac) * m->ratio >> m->frac_bits;
 	line->shift = -32;
 	do {
 		line->shift++;
@@ -439,7 +453,7 @@ static inline uint64_t model_may_set_line(const struct model *m, const struct mo
 		return BIT_ULL(EINVAL) | BIT_ULL(ERANGE);
 
 	/* In 2^-8 Hz; both are rounded down to whole ones before they are compared. */
-	hz = (__int128_t)m->host_khz * 1000 * m->ratio << 8 >> m->frac_bits;
+	hz = model_rate(m, 8);
 	off = ((__int128_t)NSEC_PER_SEC << (40 - page->tsc_shift)) / page->tsc_to_system_mul - hz;
 	if (off > 1000 << 8 || -off > 1000 << 8)
 		errors |= BIT_ULL(ERANGE);
