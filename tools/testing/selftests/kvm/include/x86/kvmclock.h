@@ -36,6 +36,7 @@ enum kvmclock_guest_op {
 	KVMCLOCK_RDMSR,
 	KVMCLOCK_WRMSR,
 	KVMCLOCK_ADD_TSC,	/* add value to MSR_IA32_TSC */
+	KVMCLOCK_READ,		/* value = the clock now */
 	KVMCLOCK_READ_AT,	/* value = the clock at guest TSC value */
 	KVMCLOCK_CLEAR_STOPPED,
 	KVMCLOCK_PAIRING,	/* value = KVM_HC_CLOCK_PAIRING of type msr to address value */
@@ -60,7 +61,7 @@ struct kvmclock_vcpu {
 
 static inline void kvmclock_guest(struct kvmclock_mail *mail)
 {
-	uint32_t eax, ebx, ecx, edx;
+	uint32_t eax, ebx, ecx, edx, version;
 
 	for (;;) {
 		mail->vector = 0;
@@ -79,6 +80,12 @@ static inline void kvmclock_guest(struct kvmclock_mail *mail)
 			break;
 		case KVMCLOCK_ADD_TSC:
 			wrmsr(MSR_IA32_TSC, rdtsc() + mail->value);
+			break;
+		case KVMCLOCK_READ:
+			do {
+				version = pvclock_read_begin(mail->page_gva);
+				mail->value = __pvclock_read_cycles(mail->page_gva, rdtsc());
+			} while (pvclock_read_retry(mail->page_gva, version));
 			break;
 		case KVMCLOCK_READ_AT:
 			mail->value = __pvclock_read_cycles(mail->page_gva, mail->value);
