@@ -53,12 +53,13 @@ kmake()
 selected()
 {
 	awk -v tests="$TESTS" -v machine="$MACHINE" -v built="$HOST-$BASE" -v config="$CONFIG" \
-		-v kernel="$KERNEL" -v x86="$x86" '
+		-v kernel="$KERNEL" -v x86="$x86" -v qemu="$QEMU" '
 		BEGIN { n = split(tests, t); for (i = 1; i <= n; i++) want[t[i]] }
 		/^#/ || NF == 0 { next }
 		split($2, only, "@") == 2 && only[2] != kernel { next }
 		{ $2 = only[1]; gsub(/kvm\/x86\//, "kvm/" x86 "/") }
 		{ kinds = split($2, kind, "/"); $2 = kind[machine == "intel" ? kinds : 1] }
+		$2 == "scaling" { $2 = qemu == "patched" ? "required" : "optional" }
 		n { if ($1 in want) print; next }
 		$2 == "built" { if (built == "built-patched") print; next }
 		$2 == "distro" { if (built ~ /^distro-/) print; next }

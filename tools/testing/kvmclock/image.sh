@@ -165,10 +165,10 @@ build_host()
 	build_tests
 	selected | sed "${CASE:+/kvmclock_/s/\$/ -t $CASE/}" >"$O/plan"
 	touch -d @0 "$O/plan"
+	[ "$QEMU" = stock ] || build_qemu
 	if selected | grep -q /bin/linux-; then
 		echo "$QEMU" >"$O/qemu-kind"
 		touch -d @0 "$O/qemu-kind"
-		[ "$QEMU" = stock ] || build_qemu
 		init_files guest | archive "$O/guest.cpio"
 	fi
 	host_files | archive "$O/initramfs.cpio"

@@ -19,7 +19,9 @@ become()
 }
 
 # An AMD processor with nested paging. TCG does not emulate invtsc but passes the
-# TSC of the hardware through, which has it; KVM wants to see the bit.
+# TSC of the hardware through, which has it; KVM wants to see the bit. With
+# QEMU=patched it has TSC scaling, too, and what is below about cx16 and processor 0
+# is not so.
 #
 # No CMPXCHG16B: QEMU 7.2 makes the flags after it of what an earlier instruction
 # left behind. An interrupt just then saves part of an address as RFLAGS, which IRET
@@ -34,13 +36,26 @@ become()
 # paging (cpu_clear_ignne()), without a lock: what a VMRUN or #VMEXIT there does to
 # it at that moment can be lost. The guest then runs without nested paging, into a
 # SHUTDOWN, or the host never takes another interrupt.
-amd_options="no_guest_on=0"
+emulator="qemu-system-x86_64"
+amd_features=+svm,+npt,+invtsc,-la57,x-force-features=on
+if [ "$QEMU" = patched ]; then
+	# shellcheck source=qemu.sh
+	. "$lab/qemu.sh"
+	find_qemu
+	emulator=$qemu/qemu-system-x86_64
+	amd_features=$amd_features,+tsc-scale
+	amd_options=
+else
+	amd_features=$amd_features,-cx16
+	amd_options="no_guest_on=0"
+fi
 
 become_qemu()
 {
-	become qemu-system-x86_64 -nodefaults -no-reboot -display none -M q35 \
+	become "$emulator" -L /usr/share/qemu -L /usr/share/seabios \
+		-nodefaults -no-reboot -display none -M q35 \
 		-accel tcg,thread=multi -smp "$((SMP + 1))" -m 3G \
-		-cpu max,+svm,+npt,+invtsc,-cx16,-la57,x-force-features=on \
+		-cpu "max,$amd_features" \
 		-device isa-debug-exit,iobase=0xf4 \
 		-kernel "$image" -initrd "$O/initramfs.cpio" "$@"
 }
@@ -78,7 +93,7 @@ amd_shell()
 
 amd_about()
 {
-	say "$(qemu-system-x86_64 --version | head -n 1), TCG, $SMP processors and one without guests, tsc=reliable $amd_options${DRIFT:+, TSC believed $DRIFT ppm faster}"
+	say "$("$emulator" --version | head -n 1)$([ "$QEMU" = stock ] || echo ", patched"), TCG, $SMP processors and one more, tsc=reliable $amd_options${DRIFT:+, TSC believed $DRIFT ppm faster}"
 }
 
 # An Intel processor with EPT and TSC scaling. One instruction is one cycle of

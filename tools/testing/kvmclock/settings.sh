@@ -24,7 +24,7 @@ done
 : "${O:=build}"         ## folder for everything that is built
 : "${TESTS:=}"          ## run only these tests of tools/testing/kvmclock/machine/plan
 : "${CASE:=}"           ## run only this case of our tests, without what is before its dot
-: "${QEMU:=stock}"        ## QEMU that starts the Linux guest in the emulated machine: stock (this machine's), or patched as contrib/qemu says
+: "${QEMU:=stock}"        ## QEMU that starts the Linux guest in the emulated machine, and is the machine amd: stock (this machine's), or patched as contrib/qemu says
 : "${SMP:=2}"           ## processors for guests of the emulated machine, 1 to 63 (intel: 8)
 : "${DRIFT:=}"          ## amd: ppm by which the host believes its TSC faster than it is, 11000 to 100000 or negative
 : "${TIMEOUT:=}"        ## seconds until a machine that has not finished is ended; empty: as many as it should need

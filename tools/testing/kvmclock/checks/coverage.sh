@@ -32,7 +32,7 @@ tests_of()
 		/^#/ || NF == 0 { next }
 		split($2, only, "@") == 2 && only[2] != kernel { next }
 		{ kinds = split(only[1], kind, "/"); $2 = kind[machine == "intel" ? kinds : 1] }
-		$2 ~ /^(required|optional|built)$/ { print $1 }' "$lab/machine/plan" | paste -sd' '
+		$2 ~ /^(required|optional|scaling|built)$/ { print $1 }' "$lab/machine/plan" | paste -sd' '
 }
 
 for machine in $machines; do
