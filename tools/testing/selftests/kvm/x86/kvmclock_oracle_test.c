@@ -335,17 +335,18 @@ static bool write_msr(struct run *run, struct model_vcpu *v, uint32_t msr, uint6
 
 /*
  * CLOCK_REALTIME less what the clock was before this call, at any time during it: each is
- * a difference of two numbers that are rounded down.
+ * a difference of two numbers that are rounded down, the clock twice if cycles are
+ * dropped by a shift to the right, of less than a nanosecond.
  */
 static void epoch_during(struct run *run, uint64_t *least, uint64_t *most)
 {
-	uint64_t before, after;
+	uint64_t before, after, rounded = run->m.line.shift < 0 ? 2 : 1;
 
 	run->after = kvmclock_get(run->vm);
 	before = run->before.realtime - clock_at(run, run->before.host_tsc);
 	after = run->after.realtime - clock_at(run, run->after.host_tsc);
-	*least = ((int64_t)(after - before) < 0 ? after : before) - 1;
-	*most = ((int64_t)(after - before) < 0 ? before : after) + 1;
+	*least = ((int64_t)(after - before) < 0 ? after : before) - rounded;
+	*most = ((int64_t)(after - before) < 0 ? before : after) + rounded;
 }
 
 /*
