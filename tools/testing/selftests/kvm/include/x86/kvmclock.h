@@ -59,9 +59,27 @@ struct kvmclock_vcpu {
 	uint32_t msr;		/* written last by kvmclock_enable() */
 };
 
+/* What a guest kernel does: a TSC, the clock at it, and the flags, of one page. */
+static inline uint64_t kvmclock_guest_read(const struct pvclock_vcpu_time_info *page,
+					   uint64_t *tsc, uint8_t *flags)
+{
+	uint32_t version;
+	uint64_t now;
+
+	do {
+		version = pvclock_read_begin(page);
+		*tsc = rdtsc();
+		now = __pvclock_read_cycles(page, *tsc);
+		*flags = READ_ONCE(page->flags);
+	} while (pvclock_read_retry(page, version));
+	return now;
+}
+
 static inline void kvmclock_guest(struct kvmclock_mail *mail)
 {
-	uint32_t eax, ebx, ecx, edx, version;
+	uint32_t eax, ebx, ecx, edx;
+	uint64_t tsc;
+	uint8_t flags;
 
 	for (;;) {
 		mail->vector = 0;
@@ -82,10 +100,7 @@ static inline void kvmclock_guest(struct kvmclock_mail *mail)
 			wrmsr(MSR_IA32_TSC, rdtsc() + mail->value);
 			break;
 		case KVMCLOCK_READ:
-			do {
-				version = pvclock_read_begin(mail->page_gva);
-				mail->value = __pvclock_read_cycles(mail->page_gva, rdtsc());
-			} while (pvclock_read_retry(mail->page_gva, version));
+			mail->value = kvmclock_guest_read(mail->page_gva, &tsc, &flags);
 			break;
 		case KVMCLOCK_READ_AT:
 			mail->value = __pvclock_read_cycles(mail->page_gva, mail->value);
@@ -235,22 +250,6 @@ kvmclock_read_page(const struct pvclock_vcpu_time_info *page)
 
 	copy.version = version;
 	return copy;
-}
-
-/* What a guest kernel does: a TSC, the clock at it, and the flags, of one page. */
-static inline uint64_t kvmclock_guest_read(const struct pvclock_vcpu_time_info *page,
-					   uint64_t *tsc, uint8_t *flags)
-{
-	uint32_t version;
-	uint64_t now;
-
-	do {
-		version = pvclock_read_begin(page);
-		*tsc = rdtsc();
-		now = __pvclock_read_cycles(page, *tsc);
-		*flags = READ_ONCE(page->flags);
-	} while (pvclock_read_retry(page, version));
-	return now;
 }
 
 /* Keeps the highest clock that any of several guests has read. */

@@ -147,7 +147,7 @@ static inline __uint128_t model_rate(const struct model *m, unsigned int frac)
 	__uint128_t product = (__uint128_t)m->host_khz * m->ratio;
 	__uint128_t khz = (product >> m->frac_bits) + 1;
 
-	if (m->frac_bits && product % BIT_ULL(m->frac_bits) &&
+	if (product % BIT_ULL(m->frac_bits) &&
 	    (khz << m->frac_bits) / m->host_khz == m->ratio)
 		return khz * 1000 << frac;
 	return (product * 1000 << frac) >> m->frac_bits;
