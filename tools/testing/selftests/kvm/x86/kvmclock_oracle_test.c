@@ -334,13 +334,24 @@ static bool write_msr(struct run *run, struct model_vcpu *v, uint32_t msr, uint6
 }
 
 /*
- * CLOCK_REALTIME less what the clock was before this call, at any time during it: each is
- * a difference of two numbers that are rounded down, the clock twice if cycles are
- * dropped by a shift to the right, of less than a nanosecond.
+ * By how much two differences of CLOCK_REALTIME and the clock can differ, where both go at
+ * one rate. Each of the two is rounded down to a nanosecond: that is 1. The clock is
+ * rounded once more where its cycles are, by a ratio or by a shift to the right: these are
+ * one rounding, to 2^max(-shift, 0) cycles, which with mul < 2^32 are less than
+ * 2^max(shift, 0) nanoseconds.
  */
+static uint64_t epoch_rounded_ns(const struct model *m)
+{
+	bool scales = m->ratio != BIT_ULL(m->frac_bits);
+	int shift = m->line.shift;
+
+	return 1 + (scales || shift < 0 ? BIT_ULL(max(shift, 0)) : 0);
+}
+
+/* CLOCK_REALTIME less what the clock was before this call, at any time during it */
 static void epoch_during(struct run *run, uint64_t *least, uint64_t *most)
 {
-	uint64_t before, after, rounded = run->m.line.shift < 0 ? 2 : 1;
+	uint64_t before, after, rounded = epoch_rounded_ns(&run->m);
 
 	run->after = kvmclock_get(run->vm);
 	before = run->before.realtime - clock_at(run, run->before.host_tsc);
