@@ -336,7 +336,7 @@ change()
 	log=$new/$memory/log
 	rm -rf "$work" "$before"
 	touched | while read -r file; do
-		mkdir -p "$work/${file%/*}" "$new/$memory/pristine/${file%/*}"
+		mkdir -p "$(dirname "$work/$file")" "$(dirname "$new/$memory/pristine/$file")"
 		[ -f "$new/$memory/pristine/$file" ] || cp -p "$new/$file" "$new/$memory/pristine/$file" 2>/dev/null ||
 			die 3 "$file: missing in $base; this base does not fit"
 		cp "$new/$memory/pristine/$file" "$work/$file"
