@@ -153,8 +153,9 @@ in_base()
 			theirs = $0
 			for (i = 1; i < n; i += 2)
 				if (index($0, path[i]) == 1)
-					theirs = path[i + 1] substr($0, length(path[i]) + 1)
-			print $0, theirs
+					theirs = path[i + 1] == "-" ? "" : path[i + 1] substr($0, length(path[i]) + 1)
+			if (theirs != "")
+				print $0, theirs
 		}'
 }
 

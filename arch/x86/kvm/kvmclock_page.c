@@ -164,11 +164,16 @@ static unsigned long kvmclock_hva(struct kvm *kvm, const struct kvmclock_place *
 	return __gfn_to_hva_memslot(*slot, gfn) + offset_in_page(place->gpa);
 }
 
-/* After a failed write: the guest may read what can be read. */
-static enum kvmclock_put kvmclock_why(unsigned long hva)
+/*
+ * After a failed write: the guest may read what can be read.  What is guest_memfd's
+ * alone it has from there, whether or not userspace's mapping is populated.
+ */
+static enum kvmclock_put kvmclock_why(const struct kvm_memory_slot *slot, unsigned long hva)
 {
 	u32 word;
 
+	if (slot && kvm_memslot_is_gmem_only(slot))
+		return KVMCLOCK_PROTECTED;
 	if (copy_from_user_nofault(&word, (void __user *)hva, sizeof(word)))
 		return KVMCLOCK_ABSENT;
 	return KVMCLOCK_PROTECTED;
@@ -235,7 +240,7 @@ static enum kvmclock_put kvmclock_put_page(struct kvm_vcpu *vcpu,
 		return KVMCLOCK_ABSENT;
 
 	if (!kvmclock_store_page(hva, page))
-		return kvmclock_why(hva);
+		return kvmclock_why(slot, hva);
 
 	if (slot)
 		mark_page_dirty_in_slot(vcpu->kvm, slot, gpa_to_gfn(place->gpa));
@@ -559,15 +564,17 @@ static enum kvmclock_put kvmclock_try_hv_page(struct kvm_vcpu *vcpu, struct kvm_
 	bool frozen;
 
 	hva = kvmclock_hva(vcpu->kvm, &place, &slot);
-	if (!hva || copy_from_user_nofault(&sequence, (void __user *)hva, sizeof(sequence)))
+	if (!hva)
 		return KVMCLOCK_ABSENT;
+	if (copy_from_user_nofault(&sequence, (void __user *)hva, sizeof(sequence)))
+		return kvmclock_why(slot, hva);
 
 	/* The guest asked for emulation after a migration: the page is to stay. */
 	frozen = hv->hv_tsc_emulation_control &&
 		 hv->hv_tsc_page_status != HV_TSC_PAGE_GUEST_CHANGED;
 	if (sequence && frozen) {
 		if (copy_from_user_nofault(page, (void __user *)hva, sizeof(*page)))
-			return KVMCLOCK_ABSENT;
+			return kvmclock_why(slot, hva);
 		hv->hv_tsc_page_status = HV_TSC_PAGE_SET;
 		return KVMCLOCK_WRITTEN;
 	}
@@ -576,7 +583,7 @@ static enum kvmclock_put kvmclock_try_hv_page(struct kvm_vcpu *vcpu, struct kvm_
 	if (sequence) {
 		page->tsc_sequence = 0;
 		if (!kvmclock_store(hva, page, KVMCLOCK_HV_SEQUENCE))
-			return kvmclock_why(hva);
+			return kvmclock_why(slot, hva);
 		mark_page_dirty_in_slot(vcpu->kvm, slot, gpa_to_gfn(place.gpa));
 	} else {
 		sequence = page->tsc_sequence;
@@ -591,7 +598,7 @@ static enum kvmclock_put kvmclock_try_hv_page(struct kvm_vcpu *vcpu, struct kvm_
 	smp_wmb();	/* sequence 0 before any content */
 	if (!kvmclock_store(hva, page, sizeof(*page))) {
 		page->tsc_sequence = sequence;
-		return kvmclock_why(hva);
+		return kvmclock_why(slot, hva);
 	}
 
 	if (++sequence == U32_MAX || !sequence)
@@ -599,7 +606,7 @@ static enum kvmclock_put kvmclock_try_hv_page(struct kvm_vcpu *vcpu, struct kvm_
 	page->tsc_sequence = sequence;
 	smp_wmb();	/* all content before the sequence */
 	if (!kvmclock_store(hva, page, KVMCLOCK_HV_SEQUENCE))
-		return kvmclock_why(hva);
+		return kvmclock_why(slot, hva);
 
 	mark_page_dirty_in_slot(vcpu->kvm, slot, gpa_to_gfn(place.gpa));
 	hv->hv_tsc_page_status = HV_TSC_PAGE_SET;
@@ -731,7 +738,7 @@ static int kvmclock_bring(struct kvm *kvm, const struct kvmclock_place *place, i
 
 	might_sleep();
 
-	if (how == FOLL_INTERRUPTIBLE && (!hva || kvmclock_why(hva) == KVMCLOCK_ABSENT))
+	if (how == FOLL_INTERRUPTIBLE && (!hva || kvmclock_why(slot, hva) == KVMCLOCK_ABSENT))
 		return 0;
 	if (!hva)
 		return -EFAULT;
@@ -972,7 +979,7 @@ static bool kvmclock_comes(struct kvm *kvm, const struct kvmclock_place *place, 
 		return false;
 
 	hva = kvmclock_hva(kvm, place, &slot);
-	return hva && kvmclock_why(hva) != KVMCLOCK_ABSENT;
+	return hva && kvmclock_why(slot, hva) != KVMCLOCK_ABSENT;
 }
 
 static bool kvmclock_vcpu_comes(struct kvm_vcpu *vcpu, gfn_t gfn)

@@ -27,7 +27,8 @@ mails=$O/mails
 # A patch that is there for another base only is none here.
 names=$(awk -v kernel="$KERNEL" '
 	function last() { if (here) print name }
-	/^[a-z]/ { last(); name = $1; here = 0 }
+	/^[a-z]/ { last(); split($1, only, "@"); name = only[1]; here = 0 }
+	only[2] != "" && only[2] != kernel { next }
 	/^[ \t]/ { here += $1 != "step" || $0 ~ "[ \t](common|" kernel ")/" }
 	END { last() }
 	' "$series/order")
@@ -36,7 +37,7 @@ names=$(awk -v kernel="$KERNEL" '
 brought()
 {
 	awk -v patch="$1" -v keyword="$2" '
-		/^[a-z]/ { on = $1 == patch }
+		/^[a-z]/ { split($1, name, "@"); on = name[1] == patch }
 		on && $1 == keyword { sub(/^[ \t]*[a-z]+[ \t]+/, ""); print }
 	' "$series/order"
 }
