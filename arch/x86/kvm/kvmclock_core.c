@@ -669,7 +669,7 @@ static void kvmclock_plan_redraw(struct kvm *kvm)
 	struct kvm_clock *clock = &kvm->arch.clock;
 
 	if (!READ_ONCE(clock->master) && atomic_read(&kvm->online_vcpus))
-		queue_delayed_work(system_unbound_wq, &clock->redraw,
+		queue_delayed_work(system_dfl_wq, &clock->redraw,
 				   nsecs_to_jiffies(KVMCLOCK_REDRAW_NS));
 }
 
