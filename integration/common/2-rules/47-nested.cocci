@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // L1 never goes on with a TSC that is L2's, or was its own before a write.
 // changes: arch/x86/kvm/svm/nested.c 1
-// changes: arch/x86/kvm/vmx/nested.c 1
+// changes: arch/x86/kvm/vmx/nested.c 2
 
 // Leaving L2 without a #VMEXIT: vmcb01 has L1's offset, but an emulated RDMSR and
 // the ratio, which is the CPU's and not the VMCB's, come from the vCPU's state.
@@ -27,3 +27,12 @@ identifier vcpu, vmx, from_vmentry;
  vmx_switch_vmcs(vcpu, &vmx->vmcs01);
 +vmcs_write64(TSC_OFFSET, kvm_tsc_offset(vcpu));
  if (!from_vmentry) { ... }
+
+// L2's pages are mapped with vmcs02 loaded, too, which sleeps: a host that suspends
+// just then may come back with another offset.
+@ pages @
+identifier vcpu, vmx;
+@@
+ vmx_switch_vmcs(vcpu, &vmx->vmcs01);
++vmcs_write64(TSC_OFFSET, kvm_tsc_offset(vcpu));
+ return NVMX_VMENTRY_KVM_INTERNAL_ERROR;
