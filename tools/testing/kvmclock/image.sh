@@ -21,7 +21,7 @@ build_host_kernel()
 	release=${image##*/vmlinuz-}
 	[ "$BASE" = stock ] || build_modules
 	logged depmod stage_modules
-	logged modules-machine pick_modules machine virtio_pci virtio_console kvm_amd
+	logged modules-machine pick_modules machine kvm_amd
 	logged modules-guest pick_modules guest msr
 }
 
@@ -35,7 +35,7 @@ stage_modules()
 	ln -s "$distro/lib/modules/$release"/modules.* "$folder/"
 	# Where what the machine needs can be: depmod would read thousands of others.
 	for part in arch/x86 crypto lib virt drivers/acpi drivers/char drivers/crypto drivers/dma \
-		    drivers/firmware drivers/pci drivers/virt drivers/virtio; do
+		    drivers/firmware drivers/pci drivers/virt; do
 		[ -d "$distro/lib/modules/$release/kernel/$part" ] || continue
 		mkdir -p "$folder/kernel/${part%/*}"
 		ln -s "$distro/lib/modules/$release/kernel/$part" "$folder/kernel/$part"

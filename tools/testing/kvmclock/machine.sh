@@ -80,9 +80,7 @@ amd_prepare()
 amd_start()
 {
 	become_qemu -append "console=ttyS0 $append $amd_options $(amd_rate)" \
-		-serial "file:$results/console.log" \
-		-chardev "file,id=ktap,path=$results/ktap.log" -device virtio-serial-pci \
-		-device virtserialport,chardev=ktap,name=ktap
+		-serial "file:$results/console.log" -serial "file:$results/ktap.log"
 }
 
 amd_shell()
@@ -116,7 +114,7 @@ intel_prepare()
 	cp "$image" "$cd/boot/bzImage"
 	cp "$O/initramfs.cpio" "$cd/boot/initramfs.cpio"
 	cat >"$cd/grub.cfg" <<-END
-		linux /boot/bzImage console=ttyS0,115200 results=ttyS1 $append tsc_early_khz=$intel_khz $intel_options
+		linux /boot/bzImage console=ttyS0,115200 $append tsc_early_khz=$intel_khz $intel_options
 		initrd /boot/initramfs.cpio
 		boot
 	END
