@@ -47,6 +47,8 @@ pictures: ## README's pictures, made anew of what is measured now
 shell: ## a console in the host under test
 	@$(lab)/run.sh shell
 
+check-all: ## all that takes hours, and its table in tools/testing/kvmclock/RESULTS.md anew
+	@$(lab)/checks/all.sh
 check-arith: ## the arithmetic against a 128-bit oracle, no kernel
 	@$(lab)/checks/arith.sh
 check-build: ## KVM with and without each of its options, as modules, for 32 bits
@@ -84,4 +86,4 @@ clean: ## remove what was built, keep the unpacked trees and the results
 distclean: ## remove the whole folder O=
 	@$(lab)/clean.sh all
 
-.PHONY: help deps tree kernel modules qemu load unload deb clock-check run check compare count coverage migrate scale pictures shell check-arith check-build check-docs check-lab check-model check-house check-fresh check-deb check-load mutants series series-check qemu-mails upstream upstream-check clean distclean
+.PHONY: help deps tree kernel modules qemu load unload deb clock-check run check compare count coverage migrate scale pictures shell check-all check-arith check-build check-docs check-lab check-model check-house check-fresh check-deb check-load mutants series series-check qemu-mails upstream upstream-check clean distclean

@@ -29,6 +29,7 @@ done
 : "${DRIFT:=}"          ## amd: ppm by which the host believes its TSC faster than it is, 11000 to 100000 or negative
 : "${TIMEOUT:=}"        ## seconds until a machine that has not finished is ended; empty: as many as it should need
 : "${SUITE:=}"          ## make check-fresh, check-deb: of which release of Debian, bookworm or trixie
+: "${ROWS:=}"           ## make check-all: only the commands that have these words
 : "${SOB:=}"            ## make series: who posts it, as in SOB='Jo Doe <jo@example.org>'
 : "${PREFIX:=PATCH}"    ## make series: what the subjects begin with, as in PREFIX="PATCH v2"
 : "${JOBS:=$(nproc)}"   ## parallel jobs of a build
