@@ -19,20 +19,16 @@ identifier vcpu, svm;
  ...>
  }
 
-// An IA32_TSC in the entry's MSR list was written with vmcs02 loaded; if a later
-// MSR of the list fails, no VM exit brings the new offset to vmcs01.
+// Back on vmcs01 without a VM exit, which would bring it the offset that has changed with
+// vmcs02 loaded: by an IA32_TSC in the entry's MSR list, if a later MSR of it fails; or
+// while L2's pages were being mapped, which sleeps, by a host that suspended just then.
 @ fail @
 identifier vcpu, vmx, from_vmentry;
 @@
  vmx_switch_vmcs(vcpu, &vmx->vmcs01);
 +vmcs_write64(TSC_OFFSET, kvm_tsc_offset(vcpu));
+(
  if (!from_vmentry) { ... }
-
-// L2's pages are mapped with vmcs02 loaded, too, which sleeps: a host that suspends
-// just then may come back with another offset.
-@ pages @
-identifier vcpu, vmx;
-@@
- vmx_switch_vmcs(vcpu, &vmx->vmcs01);
-+vmcs_write64(TSC_OFFSET, kvm_tsc_offset(vcpu));
+|
  return NVMX_VMENTRY_KVM_INTERNAL_ERROR;
+)
