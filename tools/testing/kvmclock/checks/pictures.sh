@@ -11,7 +11,7 @@ set -u
 
 MACHINE=amd
 TESTS=clock_steps
-export MACHINE HOST TESTS
+export MACHINE HOST TESTS CONFIG
 check_settings
 [ "$BASE" = patched ] ||
 	die $EXIT_USAGE "BASE=$BASE: make pictures runs on both kernels; leave it out"

@@ -17,7 +17,7 @@ ROUNDS=3
 
 MACHINE=amd
 TESTS=scale
-export MACHINE HOST TESTS
+export MACHINE HOST TESTS CONFIG
 check_settings
 [ "$BASE" = patched ] || die $EXIT_USAGE "BASE=$BASE: make scale runs on both kernels; leave it out"
 open_output
