@@ -11,7 +11,7 @@
 #include <sys/ioctl.h>
 #include <time.h>
 
-#include "apic.h"
+
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
 #include "kvmclock.h"
@@ -178,27 +178,6 @@ TEST_F(kvmclock_abi, disable)
 	}
 }
 
-/* An INIT, which the local APIC takes as soon as somebody asks for the vCPU's state. */
-static void send_init(struct kvm_vm *vm, struct kvm_vcpu *vcpu)
-{
-	struct kvm_msi msi = {
-		.address_lo = APIC_DEFAULT_GPA | vcpu->id << 12,
-		.data = APIC_DM_INIT | APIC_INT_ASSERT,
-	};
-	struct kvm_lapic_state lapic;
-	struct kvm_mp_state state;
-	int r;
-
-	/* The last vCPU is not found by its number before something happens to its APIC. */
-	vcpu_ioctl(vcpu, KVM_GET_LAPIC, &lapic);
-	vcpu_ioctl(vcpu, KVM_SET_LAPIC, &lapic);
-
-	r = __vm_ioctl(vm, KVM_SIGNAL_MSI, &msi);
-	TEST_ASSERT(r == 1, "KVM_SIGNAL_MSI of an INIT: %d, errno %d", r, errno);
-	vcpu_ioctl(vcpu, KVM_GET_MP_STATE, &state);
-	TEST_ASSERT(state.mp_state == KVM_MP_STATE_INIT_RECEIVED, "state %u", state.mp_state);
-}
-
 /*
  * An INIT takes the vCPU's page away, as it takes the guest's use of that memory.  No
  * other vCPU waits for it.
@@ -217,7 +196,7 @@ TEST_F(kvmclock_abi, init)
 	vcpu_sregs_get(kv->vcpu, &sregs);
 	vcpu_regs_get(kv->vcpu, &regs);
 
-	send_init(self->vm, kv->vcpu);
+	kvmclock_send_init(kv->vcpu);
 	before = *kv->page;
 	for (i = 0; i < ARRAY_SIZE(system_time_msrs); i++) {
 		value = vcpu_get_msr(kv->vcpu, system_time_msrs[i]);

@@ -17,6 +17,7 @@
 #include <asm/pvclock-abi.h>
 #include <linux/kernel.h>
 
+#include "apic.h"
 #include "kvm_util.h"
 #include "processor.h"
 
@@ -574,6 +575,30 @@ static inline void kvmclock_set(struct kvm_vm *vm, uint64_t clock)
 	struct kvm_clock_data data = { .clock = clock };
 
 	vm_ioctl(vm, KVM_SET_CLOCK, &data);
+}
+
+/* An INIT, which the local APIC takes as soon as somebody asks for the vCPU's state. */
+static inline void kvmclock_send_init(struct kvm_vcpu *vcpu)
+{
+	struct kvm_msi msi = {
+		.address_lo = APIC_DEFAULT_GPA | vcpu->id << 12,
+		.data = APIC_DM_INIT | APIC_INT_ASSERT,
+	};
+	struct kvm_lapic_state lapic;
+	struct kvm_mp_state state;
+	int r;
+
+	/* The last vCPU is not found by its number before something happens to its APIC. */
+	vcpu_ioctl(vcpu, KVM_GET_LAPIC, &lapic);
+	vcpu_ioctl(vcpu, KVM_SET_LAPIC, &lapic);
+
+	r = __vm_ioctl(vcpu->vm, KVM_SIGNAL_MSI, &msi);
+	TEST_ASSERT(r == 1, "KVM_SIGNAL_MSI of an INIT: %d, errno %d", r, errno);
+	vcpu_ioctl(vcpu, KVM_GET_MP_STATE, &state);
+	/* The first one, which boots, does not wait for another to start it. */
+	TEST_ASSERT(state.mp_state ==
+		    (vcpu->id ? KVM_MP_STATE_INIT_RECEIVED : KVM_MP_STATE_RUNNABLE),
+		    "state %u", state.mp_state);
 }
 
 /*

@@ -393,6 +393,14 @@ static inline void model_set_system_time(struct model *m, struct model_vcpu *v, 
 	model_place(m, v, MODEL_OWN, gpa, by_host);
 }
 
+/* An INIT: the guest's use of that memory is over, and nothing else of its time is. */
+static inline void model_init(struct model_vcpu *v)
+{
+	v->system_time = 0;
+	v->gpa[MODEL_OWN] = 0;
+	v->told = false;
+}
+
 /* Its version has to be there. */
 static inline bool model_has_wall_clock(struct model *m, uint64_t gpa)
 {
