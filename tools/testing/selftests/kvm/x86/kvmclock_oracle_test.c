@@ -38,6 +38,7 @@
 #define NR_ROUND	150		/* steps in the life of a VM */
 #define TIMEOUT_S	600
 #define PATIENCE_NS	(10LL * NSEC_PER_SEC)
+#define SHRINK_NS	(60LL * NSEC_PER_SEC)
 #define SLOT		10
 #define NR_SAVED	3
 #define BAD_POINTER	((void *)PAGE_SIZE)
@@ -1330,13 +1331,17 @@ static bool agree(const struct step *steps, unsigned int nr, bool lies, bool alo
 	return !status;
 }
 
-/* Leaves out what is not needed to disagree: halves, quarters, ... single steps. */
+/*
+ * Leaves out what is not needed to disagree: halves, quarters, ... single steps; for no
+ * longer than somebody waits for it.
+ */
 static unsigned int shrink(struct step *steps, unsigned int nr, bool lies)
 {
+	int64_t begin = clock_ns(CLOCK_MONOTONIC);
 	struct step rest[NR_ROUND];
 	unsigned int chunk = nr, at = 0;
 
-	while (chunk) {
+	while (chunk && (lies || clock_ns(CLOCK_MONOTONIC) - begin < SHRINK_NS)) {
 		if (at + chunk > nr) {
 			chunk /= 2;
 			at = 0;
