@@ -63,12 +63,13 @@ get_image()
 	find_package image ""
 	# shellcheck disable=SC2046 # a list of packages
 	unpack "$folder" "$package" $(depends "$package" 'base\|binary\|modules')
-	# 7.3's are of several packages, and all below /usr.
+	# On Debian 13 the modules are below /usr; so is 7.3's kernel, a package of its own.
 	new=$folder.part/usr/lib/modules
 	[ -d "$new" ] || return 0
 	mkdir -p "$folder.part/boot" "$folder.part/lib"
 	for release in "$new"/*; do
-		mv "$release/vmlinuz" "$folder.part/boot/vmlinuz-${release##*/}"
+		[ ! -e "$release/vmlinuz" ] ||
+			mv "$release/vmlinuz" "$folder.part/boot/vmlinuz-${release##*/}"
 	done
 	mv "$new" "$folder.part/lib/"
 }
