@@ -66,7 +66,7 @@ static const uint32_t msrs[] = {
  * The guest
  */
 
-enum { GUEST_NOP, GUEST_WRMSR, GUEST_LOOK };
+enum { GUEST_NOP, GUEST_WRMSR, GUEST_LOOK, GUEST_PAIR };
 
 struct oracle_mail {
 	struct kvmclock_mail mail;
@@ -87,6 +87,9 @@ static void guest(struct oracle_mail *mail)
 		mail->mail.vector = 0;
 		if (mail->mail.op == GUEST_WRMSR)
 			mail->mail.vector = wrmsr_safe(mail->mail.msr, mail->mail.value);
+		if (mail->mail.op == GUEST_PAIR)
+			mail->mail.value = kvm_hypercall(KVM_HC_CLOCK_PAIRING, mail->mail.value,
+							 mail->mail.msr, 0, 0);
 		for (i = 0; mail->mail.op == GUEST_LOOK && i < mail->nr_looks; i++) {
 			page = &mail->look[i].page;
 			*page = *(struct pvclock_vcpu_time_info *)mail->look[i].gpa;
@@ -121,7 +124,7 @@ struct run {
 	bool lies;		/* the model does, to be found out */
 };
 
-#define NR_KINDS	22
+#define NR_KINDS	23
 #define MAX_ERRNO	128
 
 /* What it leaves for the process that started it */
@@ -716,6 +719,43 @@ static void set_wall_clock(struct run *run)
 	model_set_wall_clock(&run->m, gpa, wall.sec, wall.nsec);
 }
 
+/* KVM_HC_CLOCK_PAIRING: CLOCK_REALTIME, and the guest's TSC at which it was so. */
+static void pair(struct run *run)
+{
+	struct model_vcpu *v = any_vcpu(run);
+	uint32_t type = one_in(run, 8) ? wild(run) : KVM_CLOCK_PAIRING_WALLCLOCK;
+	uint64_t gpa = one_in(run, 8) ? MODEL_NOWHERE : draw_place(run), least, most;
+	struct kvm_clock_pairing pairing = { };
+	struct model *m = &run->m;
+	int r, expected;
+
+	/* All of it in one page */
+	if (gpa % PAGE_SIZE > PAGE_SIZE - sizeof(pairing))
+		gpa -= sizeof(pairing) / 2;
+	say("KVM_HC_CLOCK_PAIRING of type %u to 0x%lx", type, gpa);
+	call_guest(run, v, GUEST_PAIR, type, gpa);
+	r = kv_of(run, v)->mail->value;
+	meet(run, r);
+	expected = model_byte(m, gpa) ? 0 : -KVM_EFAULT;
+	if (type != KVM_CLOCK_PAIRING_WALLCLOCK || v->software)
+		expected = -KVM_EOPNOTSUPP;
+	if (r != expected)
+		differ("it returned %d, not %d", r, expected);
+	if (r)
+		return;
+
+	memcpy(&pairing, run->memory + (gpa - MODEL_GPA), sizeof(pairing));
+	epoch_during(run, &least, &most);
+	check_within("the guest's TSC", pairing.tsc, model_scaled(m, run->span.tsc) + v->offset,
+		     model_scaled(m, run->span.tsc_after) + v->offset);
+	check_within("realtime less the clock", pairing.sec * NSEC_PER_SEC + pairing.nsec -
+		     model_clock(&m->line, pairing.tsc - v->offset), least, most);
+	/* The rest is 0. */
+	model_store(m, gpa, &(struct kvm_clock_pairing) {
+		.sec = pairing.sec, .nsec = pairing.nsec, .tsc = pairing.tsc,
+	}, sizeof(pairing));
+}
+
 static void guest_stopped(struct run *run)
 {
 	struct model_vcpu *v = any_vcpu(run);
@@ -1010,6 +1050,7 @@ static const struct kind {
 	{ "KVM_SET_TSC_KHZ of the VM",	set_vm_khz,	2,	{ EINVAL } },
 	{ "MSR_KVM_SYSTEM_TIME",	set_system_time, 10 },
 	{ "MSR_KVM_WALL_CLOCK",		set_wall_clock,	3 },
+	{ "KVM_HC_CLOCK_PAIRING",	pair,		3,	{ EFAULT, EOPNOTSUPP } },
 	{ "KVM_KVMCLOCK_CTRL",		guest_stopped,	3,	{ EINVAL } },
 	{ "a vCPU is created",		create_vcpu,	3 },
 	{ "KVM_RUN",			enter,		10 },
