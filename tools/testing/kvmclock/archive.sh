@@ -22,6 +22,7 @@ use_suite()
 	7.3) suite=trixie-backports ;;
 	qemu-7.2) suite=bookworm type=deb-src ;;
 	qemu-10.0) suite=trixie type=deb-src ;;
+	qemu-10.2) suite=sid type=deb-src ;;
 	*) die "$EXIT_TOOL" "$lacks no other is known to: take another KERNEL_SRC=" ;;
 	esac
 	if [ $type = deb-src ]; then

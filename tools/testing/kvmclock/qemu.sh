@@ -19,11 +19,18 @@ find_qemu()
 fetch_qemu()
 {
 	use_suite "qemu-$qemu_series" "qemu's source"
+	# A suite may list another series as well. The epoch, and what Debian takes out, go
+	# into a version: 1:7.2+dfsg-7.
+	# shellcheck disable=SC2086 # options
+	version=$(apt-cache $apt showsrc qemu 2>/dev/null | sed -n 's/^Version: //p' |
+		grep -E "^([0-9]+:)?$qemu_series[^0-9]" | sort -V | tail -n 1)
+	[ -n "$version" ] ||
+		die "$EXIT_TOOL" "$suite of $archive has no source of QEMU $qemu_series: take QEMU=stock"
 	say "qemu: fetching the source of QEMU $qemu_series"
 	rm -rf "$qemu"
 	mkdir -p "$qemu/package"
 	# shellcheck disable=SC2086 # options
-	(cd "$qemu/package" && apt-get -q $apt source --download-only qemu >log 2>&1) || {
+	(cd "$qemu/package" && apt-get -q $apt source --download-only "qemu=$version" >log 2>&1) || {
 		cat "$qemu/package/log" >&2
 		die "$EXIT_TOOL" "apt-get could not download the source of qemu, see above"
 	}
