@@ -63,6 +63,7 @@ ninja-build      ninja
 meson            meson
 pkg-config       pkg-config
 python3          python3
+python3-venv     /usr/share/doc/python3-venv
 libglib2.0-dev   /usr/include/glib-2.0/glib.h
 libpixman-1-dev  /usr/include/pixman-1/pixman.h
 libfdt-dev       /usr/include/libfdt.h
