@@ -49,7 +49,7 @@ in_git()
 make_base()
 {
 	rm -rf "$work"
-	mkdir -p "$git"
+	mkdir -p "$git" "$qemu/applied"
 	git init -q -b base "$git"
 	find "$qemu/applied" -type f | sort -r >"$work/applied"
 	# shellcheck disable=SC2046 # names without blanks
