@@ -223,6 +223,39 @@ TEST_F(kvmclock_hyperv, set_clock)
 }
 
 /*
+ * A guest that was migrated, and has asked for it, keeps its page until it says that it
+ * has taken up the new rate: KVM's counter goes by that page, too.
+ */
+TEST_F(kvmclock_hyperv, kept_page)
+{
+	struct kvmclock_vcpu *kv = self->vcpu;
+	struct hv_tsc_page kept = *self->page;
+	int64_t earliest, units;
+
+	kept.scale += kept.scale / 1000;
+	kept.offset += HOUR_NS / HV_UNIT_NS;
+	*self->page = kept;
+	vcpu_set_msr(kv[0].vcpu, HV_X64_MSR_TSC_EMULATION_CONTROL, 1);
+	vcpu_set_msr(kv[0].vcpu, HV_X64_MSR_REFERENCE_TSC, self->page_gpa | HV_ENABLE);
+	kvmclock_set(self->vm, 2 * HOUR_NS);
+	kvmclock_enter_all(kv, self->nr);
+	TEST_ASSERT(!memcmp(self->page, &kept, sizeof(kept)),
+		    "sequence %u -> %u, offset %ld -> %ld", kept.sequence, self->page->sequence,
+		    kept.offset, self->page->offset);
+
+	earliest = hv_page_time(&kept, guest_tsc_now(kv));
+	units = kvmclock_rdmsr(kv, HV_X64_MSR_TIME_REF_COUNT);
+	TEST_ASSERT(units >= earliest && units <= hv_page_time(&kept, guest_tsc_now(kv)),
+		    "the counter is %ld, by the page %ld", units, earliest);
+
+	vcpu_set_msr(kv[0].vcpu, HV_X64_MSR_TSC_EMULATION_CONTROL, 0);
+	kvmclock_set(self->vm, 3 * HOUR_NS);
+	kvmclock_enter_all(kv, self->nr);
+	self->last = 0;
+	assert_hv_page(self, &kv[0], "the page need not be kept any more");
+}
+
+/*
  * A guest that writes the TSC has another page before its next instruction, if
  * the page can be had: not while the vCPUs' TSCs differ.  It has no arithmetic
  * modulo 2^64, so no TSC that is about to wrap.

@@ -563,20 +563,35 @@ static int64_t hv_time_ns(const struct hv_tsc_page *page, uint64_t tsc)
 	return ((int64_t)(product >> 64) + page->offset) * HV_UNIT_NS;
 }
 
-/* Any vCPU reads Hyper-V's page, and it comes late, too. */
-TEST_F(kvmclock_uffd, hyperv_page)
+/* After all vCPUs' pages */
+static const struct hv_tsc_page *add_hv_page(FIXTURE_DATA(kvmclock_uffd) * self)
 {
-	struct worker *reader = &self->worker[1];
-	struct hv_tsc_page *page = page_of(self, self->nr), seen;
-	int64_t off_ns;
-	uint64_t tsc;
-	unsigned int round;
+	const struct hv_tsc_page *page = page_of(self, self->nr);
 
 	vcpu_set_msr(self->vcpu[0].vcpu, HV_X64_MSR_GUEST_OS_ID, 1ULL << 48);
 	vcpu_set_msr(self->vcpu[0].vcpu, HV_X64_MSR_REFERENCE_TSC,
 		     (CLOCK_GPA + self->nr * PAGE_SIZE) | BIT(0));
 	kvmclock_enter_all(self->vcpu, self->nr);
 	TEST_ASSERT(page->sequence, "no TSC page");
+	return page;
+}
+
+static void assert_hv_page(const struct hv_tsc_page *page, struct kvmclock_vcpu *kv, uint64_t tsc)
+{
+	int64_t off_ns = hv_time_ns(page, tsc) - oracle_at(kv->page, tsc);
+
+	TEST_ASSERT(page->sequence && llabs(off_ns) <= HV_OFF_NS,
+		    "Hyper-V's page, sequence %u, is %+ld ns from kvmclock", page->sequence,
+		    off_ns);
+}
+
+/* Any vCPU reads Hyper-V's page, and it comes late, too. */
+TEST_F(kvmclock_uffd, hyperv_page)
+{
+	const struct hv_tsc_page *page = add_hv_page(self);
+	struct worker *reader = &self->worker[1];
+	struct hv_tsc_page seen;
+	unsigned int round;
 
 	for (round = 0; round < 5; round++) {
 		take_away(self, self->nr);
@@ -592,14 +607,56 @@ TEST_F(kvmclock_uffd, hyperv_page)
 		memcpy(&seen, order_of(reader->kv)->seen, sizeof(seen));
 
 		/* 0 says that the page is not to be used: right as well, for now. */
-		if (seen.sequence) {
-			tsc = order_of(reader->kv)->seen_tsc;
-			off_ns = hv_time_ns(&seen, tsc) - oracle_at(reader->kv->page, tsc);
-			TEST_ASSERT(llabs(off_ns) <= HV_OFF_NS,
-				    "Hyper-V's page is %+ld ns from kvmclock", off_ns);
-		}
+		if (seen.sequence)
+			assert_hv_page(&seen, reader->kv, order_of(reader->kv)->seen_tsc);
 		kvmclock_enter_all(self->vcpu, self->nr);
 		TEST_ASSERT(page->sequence, "the TSC page does not come back");
+	}
+}
+
+/* It can be read, so the vCPUs wait until it can be written, but not for ever. */
+TEST_F(kvmclock_uffd, hyperv_write_protected)
+{
+	const struct hv_tsc_page *page = add_hv_page(self);
+	struct worker *worker = &self->worker[1];
+	unsigned int round;
+
+	for (round = 0; round < 5; round++) {
+		protect(self, self->nr, true);
+		kvmclock_set(self->vm, (round + 1) * HOUR_NS);
+		start_op(worker, REST);
+		await_write(self, self->nr, "Hyper-V's page has an old line");
+		if (round % 2)
+			interrupt(worker, "Hyper-V's page is write-protected");
+		protect(self, self->nr, false);
+		if (round % 2)
+			enter(worker, "Hyper-V's page is not protected any more");
+		else
+			finish(worker, "Hyper-V's page is not protected any more");
+		assert_hv_page(page, worker->kv, kvmclock_guest_tsc(worker->kv, rdtsc()));
+	}
+}
+
+/* It can't be written, ever, and nobody waits for that; then it can. */
+TEST_F(kvmclock_uffd, hyperv_read_only)
+{
+	const struct hv_tsc_page *page = add_hv_page(self);
+	struct worker *worker = &self->worker[1];
+	struct hv_tsc_page before;
+	unsigned int round;
+
+	for (round = 0; round < 3; round++) {
+		before = *page;
+		TEST_ASSERT(!mprotect(page_of(self, self->nr), PAGE_SIZE, PROT_READ),
+			    "mprotect(): %m");
+		kvmclock_set(self->vm, (round + 1) * HOUR_NS);
+		enter(worker, "Hyper-V's page is read-only");
+		TEST_ASSERT(!memcmp(page, &before, sizeof(before)), "it was written");
+
+		TEST_ASSERT(!mprotect(page_of(self, self->nr), PAGE_SIZE, PROT_READ | PROT_WRITE),
+			    "mprotect(): %m");
+		enter(worker, "Hyper-V's page can be written again");
+		assert_hv_page(page, worker->kv, kvmclock_guest_tsc(worker->kv, rdtsc()));
 	}
 }
 
