@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Which lines and branches of the clock's files all tests together execute, on both
-# machines or on MACHINE=. What is not executed has to stand in checks/uncovered, with
-# its reason, and nothing else there: a difference fails.
+# machines or on MACHINE=; on the AMD one also with QEMU=patched, whose TSC scales,
+# restarts and can be written. What is not executed has to stand in checks/uncovered,
+# with its reason, and nothing else there: a difference fails.
 set -u
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
@@ -11,9 +12,13 @@ set -u
 # Which machines' list it is, is known if it was asked for by one name only.
 case " $given" in
 *" MACHINE="*) machines=$MACHINE ;;
-*) machines="amd intel" ;;
+*) machines=all ;;
 esac
-[ "$machines" != all ] || machines="amd intel"
+case $machines in
+all) machines="amd-stock amd-patched intel-stock" ;;
+amd) machines="amd-stock amd-patched" ;;
+intel) machines=intel-stock ;;
+esac
 CONFIG=coverage
 export CONFIG
 check_settings
@@ -31,15 +36,15 @@ tests_of()
 	awk -v machine="$1" -v kernel="$KERNEL" '
 		/^#/ || NF == 0 { next }
 		split($2, only, "@") == 2 && only[2] != kernel { next }
-		{ kinds = split(only[1], kind, "/"); $2 = kind[machine == "intel" ? kinds : 1] }
+		{ kinds = split(only[1], kind, "/"); $2 = kind[machine ~ /^intel/ ? kinds : 1] }
 		$2 ~ /^(required|optional|scaling|built)$/ { print $1 }' "$lab/machine/plan" | paste -sd' '
 }
 
 for machine in $machines; do
-	say "=== MACHINE=$machine"
+	say "=== MACHINE=${machine%-*} QEMU=${machine#*-}"
 	mkdir "$work/$machine"
-	MACHINE=$machine TESTS="${TESTS:-$(tests_of "$machine")} coverage_data" \
-		"$lab/run.sh" check || exit
+	MACHINE=${machine%-*} QEMU=${machine#*-} \
+		TESTS="${TESTS:-$(tests_of "$machine")} coverage_data" "$lab/run.sh" check || exit
 	awk -v to="$work/$machine" '
 		$2 != "coverage_data:" { next }
 		$3 == "gcda:" { sub(".*/", "", $4); file = to "/" $4 ".base64"; next }

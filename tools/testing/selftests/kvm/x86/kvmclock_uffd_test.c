@@ -687,8 +687,9 @@ TEST_F(kvmclock_uffd, write_protected)
 	start_op(&self->worker[1], REST);
 	await_fault(self, 0, "its line is to be replaced");
 	start_op(&self->worker[2], REST);
-	interrupt(&self->worker[1], "vCPU 0's page is write-protected");
-	interrupt(&self->worker[2], "vCPU 0's page is write-protected");
+	start_op(&self->worker[0], REST);
+	for (i = 0; i < 3; i++)
+		interrupt(&self->worker[i], "vCPU 0's page is write-protected");
 
 	protect(self, 0, false);
 	enter(&self->worker[1], "vCPU 0's page is not protected any more");
@@ -698,20 +699,20 @@ TEST_F(kvmclock_uffd, write_protected)
 			    "vCPU %u's page has another line", i);
 }
 
-/* In the guest, to look at vCPU 0's page when it is told to. */
-static void start_look_later(struct worker *worker)
+/* In the guest, to look at a page when it is told to. */
+static void start_look_later(struct worker *worker, unsigned int page)
 {
 	struct order *order = order_of(worker->kv);
 	uint64_t nr = order->nr_looks;
 	unsigned int waited_ms;
 
-	order->target_gva = CLOCK_GPA;
+	order->target_gva = CLOCK_GPA + page * PAGE_SIZE;
 	order->stop = false;
 	start_op(worker, LOOK_LATER);
 	for (waited_ms = 0; READ_ONCE(order->nr_looks) == nr; waited_ms++) {
 		TEST_ASSERT(waited_ms < PATIENCE_S * 1000,
-			    "vCPU %u waits for vCPU 0's page, which it does not need",
-			    worker->kv->vcpu->id);
+			    "vCPU %u waits for page %u, which it does not need",
+			    worker->kv->vcpu->id, page);
 		usleep(1000);
 	}
 }
@@ -731,7 +732,7 @@ TEST_F(kvmclock_uffd, served_protected)
 	for (round = 0; round < 5; round++) {
 		take_away(self, 0);
 		kvmclock_set(self->vm, (round + 1) * HOUR_NS);
-		start_look_later(other);
+		start_look_later(other, 0);
 
 		start_look(self, first, 0);
 		await_fault(self, 0, "a guest reads it");
@@ -749,6 +750,40 @@ TEST_F(kvmclock_uffd, served_protected)
 			finish(first, "vCPU 0's page can be written");
 			assert_new_line(first, 0);
 		}
+	}
+}
+
+/* The same of Hyper-V's page, which is everybody's. */
+TEST_F(kvmclock_uffd, hyperv_served_protected)
+{
+	struct worker *first = &self->worker[1], *other = &self->worker[2];
+	struct order *later = order_of(other->kv);
+	unsigned int page = self->nr, round;
+	struct hv_tsc_page seen;
+
+	add_hv_page(self);
+	for (round = 0; round < 5; round++) {
+		take_away(self, page);
+		kvmclock_set(self->vm, (round + 1) * HOUR_NS);
+		start_look_later(other, page);
+
+		start_look(self, first, page);
+		await_fault(self, page, "a guest reads it");
+		serve_as(self, page, true);
+		await_write(self, page, "it is to be written first");
+		if (round % 2)
+			interrupt(first, "Hyper-V's page can't be written");
+
+		WRITE_ONCE(later->stop, true);
+		await_write(self, page, "a guest reads it that was in already");
+		protect(self, page, false);
+		finish(other, "Hyper-V's page can be written");
+		memcpy(&seen, later->seen, sizeof(seen));
+		if (seen.sequence)
+			assert_hv_page(&seen, other->kv, later->seen_tsc);
+		if (!(round % 2))
+			finish(first, "Hyper-V's page can be written");
+		kvmclock_enter_all(self->vcpu, self->nr);
 	}
 }
 
@@ -814,7 +849,7 @@ TEST_F(kvmclock_uffd, registered_while_absent)
 	for (round = 0; round < 20; round++) {
 		take_away(self, 0);
 		kvmclock_set(self->vm, (round + 1) * HOUR_NS);
-		start_look_later(reader);
+		start_look_later(reader, 0);
 
 		serve(self, 0);
 		if (round % 2)
