@@ -9,8 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <time.h>
-
 
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
@@ -638,6 +638,19 @@ static void assert_not_stoppable(struct kvmclock_vcpu *kv, const char *when)
 
 	TEST_ASSERT(r == -1 && errno == EINVAL, "KVM_KVMCLOCK_CTRL %s: %d, errno %d", when, r,
 		    errno);
+}
+
+/* Memory that is there for the asking is written at once, too: userspace may save it. */
+TEST_F(kvmclock_abi, guest_stopped_in_new_memory)
+{
+	struct kvmclock_vcpu *kv = &self->vcpu[0];
+
+	kvmclock_enable(kv, MSR_KVM_SYSTEM_TIME_NEW);
+	TEST_ASSERT(!madvise(kv->page, PAGE_SIZE, MADV_DONTNEED), "madvise(): %m");
+	vcpu_ioctl(kv->vcpu, KVM_KVMCLOCK_CTRL, NULL);
+	TEST_ASSERT(kv->page->flags & PVCLOCK_GUEST_STOPPED, "flags 0x%x", kv->page->flags);
+	assert_page_written(kv->page);
+	assert_clock_is_page(self->vm, kv);
 }
 
 TEST_F(kvmclock_abi, guest_stopped)

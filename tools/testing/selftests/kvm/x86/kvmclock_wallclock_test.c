@@ -410,6 +410,28 @@ TEST_F_TIMEOUT(kvmclock_wallclock, pairing, 200)
 	end_period(&p, "pairs");
 }
 
+/* The MSR takes any address; where the guest may not write there is no wall clock. */
+TEST_F(kvmclock_wallclock, read_only)
+{
+	const uint64_t gpa = BIT_ULL(33);
+	uint8_t before[PAGE_SIZE], *memory;
+	struct kvm_vcpu *vcpu = self->vcpu[0].vcpu;
+	unsigned int i;
+
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_READONLY_MEM));
+	vm_userspace_mem_region_add(self->vm, VM_MEM_SRC_ANONYMOUS, gpa, 10, 1,
+				    KVM_MEM_READONLY);
+	memory = addr_gpa2hva(self->vm, gpa);
+	memset(memory, PATTERN, PAGE_SIZE);
+	memcpy(before, memory, PAGE_SIZE);
+
+	for (i = 0; i < 64; i++) {
+		vcpu_set_msr(vcpu, MSR_KVM_WALL_CLOCK_NEW, gpa + i);
+		TEST_ASSERT(vcpu_get_msr(vcpu, MSR_KVM_WALL_CLOCK) == gpa + i, "another address");
+	}
+	TEST_ASSERT(!memcmp(before, memory, PAGE_SIZE), "written though read-only");
+}
+
 /* What is refused writes nothing. */
 TEST_F(kvmclock_wallclock, pairing_refused)
 {
