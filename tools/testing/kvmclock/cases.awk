@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # What is wrong with the cases of a run, after machine/cases and what checks/cases.awk
-# makes of its results: one a line. Wants machine, whether it is one of scaling, kernel,
-# and only: the one CASE=.
+# makes of its results: one a line. Wants machine, whether it is one of scaling or else
+# stock, kernel, and only: the one CASE=.
 
 function wrong(word, test, name, why)
 {
@@ -27,7 +27,7 @@ FNR == NR {
 		next
 	has_cases[$1]
 	due[++nr] = $1 " " part[1]
-	if ($3 == machine ":" || scaling && $3 == "scaling:") {
+	if ($3 == machine ":" || $3 == (scaling ? "scaling:" : "stock:")) {
 		why = $0
 		sub(/^[^:]*: */, "", why)
 	} else {

@@ -21,7 +21,7 @@ build_host_kernel()
 	release=${image##*/vmlinuz-}
 	[ "$BASE" = stock ] || build_modules
 	logged depmod stage_modules
-	logged modules-machine pick_modules machine kvm_amd
+	logged modules-machine pick_modules machine kvm_amd msr
 	logged modules-guest pick_modules guest msr
 }
 

@@ -20,8 +20,12 @@ become()
 
 # An AMD processor with nested paging. TCG does not emulate invtsc but passes the
 # TSC of the hardware through, which has it; KVM wants to see the bit. With
-# QEMU=patched it has TSC scaling, too, and what is below about cx16 and processor 0
-# is not so.
+# QEMU=patched it has TSC scaling, too, a TSC that can be written and restarts in a
+# suspend, and what is below about cx16 and processor 0 is not so.
+#
+# The kernel is told not to watch its TSC, of which a stalled emulator is no judge. A
+# reliable one it does not compare either as a CPU comes: one that is like silicon's it
+# does.
 #
 # No CMPXCHG16B: QEMU 7.2 makes the flags after it of what an earlier instruction
 # left behind. An interrupt just then saves part of an address as RFLAGS, which IRET
@@ -44,10 +48,10 @@ if [ "$QEMU" = patched ]; then
 	find_qemu
 	emulator=$qemu/qemu-system-x86_64
 	amd_features=$amd_features,+tsc-scale
-	amd_options=
+	amd_options="tsc=nowatchdog silicon_tsc=1"
 else
 	amd_features=$amd_features,-cx16
-	amd_options="no_guest_on=0"
+	amd_options="tsc=reliable no_guest_on=0"
 fi
 
 become_qemu()
@@ -91,7 +95,7 @@ amd_shell()
 
 amd_about()
 {
-	say "$("$emulator" --version | head -n 1)$([ "$QEMU" = stock ] || echo ", patched"), TCG, $SMP processors and one more, tsc=reliable $amd_options${DRIFT:+, TSC believed $DRIFT ppm faster}"
+	say "$("$emulator" --version | head -n 1)$([ "$QEMU" = stock ] || echo ", patched"), TCG, $SMP processors and one more, $amd_options${DRIFT:+, TSC believed $DRIFT ppm faster}"
 }
 
 # An Intel processor with EPT and TSC scaling. One instruction is one cycle of
@@ -105,7 +109,7 @@ intel_date=1767225600
 # Linux would warn of CPUID's topology and of its size of compacted XSAVE areas.
 # Random numbers and a keyboard that goes by real time would make each run another.
 # And it is in doubt whether Bochs sees each write that should end a MWAIT.
-intel_options="clearcpuid=ht,xsaves,xsavec,rdrand,rdseed norandmaps i8042.nokbd i8042.noaux idle=halt"
+intel_options="tsc=reliable clearcpuid=ht,xsaves,xsavec,rdrand,rdseed norandmaps i8042.nokbd i8042.noaux idle=halt"
 
 intel_prepare()
 {
@@ -162,7 +166,7 @@ intel_start()
 
 intel_about()
 {
-	say "$(bochs --help 2>&1 | sed -n 's/^ *\(Bochs x86 Emulator .*\)/\1/p'), skylake_x at $intel_khz kHz, $SMP processors, tsc=reliable $intel_options"
+	say "$(bochs --help 2>&1 | sed -n 's/^ *\(Bochs x86 Emulator .*\)/\1/p'), skylake_x at $intel_khz kHz, $SMP processors, $intel_options"
 }
 
 case ${1-} in

@@ -229,7 +229,7 @@ hash=''
 . "$O/host"
 patience=1
 [ "$CONFIG" = base ] || patience=8
-append="no_console_suspend panic=-1 oops=panic sysctl.kernel.softlockup_all_cpu_backtrace=1 tsc=reliable patience=$patience"
+append="no_console_suspend panic=-1 oops=panic sysctl.kernel.softlockup_all_cpu_backtrace=1 patience=$patience"
 [ -n "$TIMEOUT" ] || TIMEOUT=$([ "$MACHINE-$CONFIG" = amd-base ] && echo 900 || echo 2400)
 export MACHINE O SMP DRIFT V image append results
 

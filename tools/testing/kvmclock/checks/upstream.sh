@@ -178,7 +178,7 @@ boot()
 		O=$work
 		archive "$O/initramfs.cpio"
 		image=$kernel/arch/x86/boot/bzImage
-		append="no_console_suspend panic=-1 oops=panic tsc=reliable patience=2"
+		append="no_console_suspend panic=-1 oops=panic patience=2"
 		export MACHINE O SMP DRIFT V image append results
 		touch "$results/ktap.log" "$results/console.log"
 		"$lab/machine.sh" prepare || exit
