@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What happens to the host must not happen to the clock: another clocksource
- * and back, a CPU offline and online, suspends.  vCPUs read their clocks all
- * the while, others are not loaded, or have never run.
+ * and back, a CPU offline and online, suspends, a CPU whose TSC is another.
+ * vCPUs read their clocks all the while, others are not loaded, or have never run.
  *
  * Has to be root, and changes the machine: the CPU and the clocksource are
- * given back whatever ends the test.
+ * given back whatever ends the test.  But the last cases write the TSC of a CPU,
+ * where that can be done, and the host does not trust it from then on.
+ *
+ * With "silicon_tsc" in its environment this is a machine whose TSC restarts in a
+ * suspend, and whose host compares the TSC of a CPU that comes with the others'.
  */
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,6 +31,7 @@
 
 #define WAKEUP_COUNT	"/sys/power/wakeup_count"
 #define POWER_STATE	"/sys/power/state"
+#define CPU1_MSRS	"/dev/cpu/1/msr"
 
 #define NR_SWITCHES	5
 #define NR_HOTPLUGS	5
@@ -42,6 +49,19 @@
 
 /* What each watching vCPU reads before a state counts as seen by all. */
 #define NR_READINGS	200
+
+/* How far the TSC of a CPU is moved. */
+#define APART_NS	NSEC_PER_SEC
+
+/*
+ * As near to KVM_GET_CLOCK as a vCPU without a master clock has to get: more than TSC
+ * and base time part in two periods, and less than any mistake about a TSC makes.
+ */
+#define NEAR_NS		(NSEC_PER_SEC / 50)
+#define NR_NEAR		20
+
+/* What a guest counts between two readings: see kvmclock_drift_test. */
+#define NR_IDLE		20000
 
 /* For a failure with a reason instead of the harness's; nothing needs long. */
 #define PATIENCE_S	60
@@ -63,7 +83,11 @@ enum {
 static struct watch {
 	bool stop;
 	bool come_out;			/* leave the guest after each reading */
+	bool apart;			/* TSCs differ, and nobody can know */
+	unsigned int idle;		/* what to count between two readings */
 	uint64_t last;			/* highest clock read by any vCPU */
+	uint64_t now[NR_WATCHERS];	/* the last reading of each */
+	uint64_t tsc[NR_WATCHERS];
 	uint64_t readings[NR_WATCHERS];
 	uint32_t stops[NR_WATCHERS];	/* times that PVCLOCK_GUEST_STOPPED was found */
 	uint32_t stable[NR_WATCHERS];	/* the stable bit of the last reading */
@@ -78,9 +102,15 @@ static void guest_watch(struct kvmclock_mail *mail)
 	struct pvclock_vcpu_time_info *page = mail->page_gva;
 	uint64_t tsc, now, last, own_tsc = 0, own = 0;
 	uint32_t id = mail->value;
+	unsigned int i;
 	uint8_t flags;
+	bool apart;
 
 	while (!READ_ONCE(watch.stop)) {
+		for (i = 0; i < READ_ONCE(watch.idle); i++)
+			barrier();
+
+		apart = READ_ONCE(watch.apart);
 		last = READ_ONCE(watch.last);
 		/* What is read next is read after what it is compared with. */
 		mb();
@@ -88,12 +118,15 @@ static void guest_watch(struct kvmclock_mail *mail)
 
 		__GUEST_ASSERT(tsc >= own_tsc, "vCPU %u: TSC %lu after %lu", id, tsc, own_tsc);
 		__GUEST_ASSERT(now >= own, "vCPU %u: %lu after %lu", id, now, own);
-		if (flags & PVCLOCK_TSC_STABLE_BIT)
+		if (flags & PVCLOCK_TSC_STABLE_BIT && !apart)
 			__GUEST_ASSERT(now >= last, "vCPU %u: %lu after another's %lu", id, now,
 				       last);
 		own_tsc = tsc;
 		own = now;
-		kvmclock_raise(&watch.last, now);
+		if (!apart)
+			kvmclock_raise(&watch.last, now);
+		WRITE_ONCE(watch.now[id], now);
+		WRITE_ONCE(watch.tsc[id], tsc);
 
 		if (flags & PVCLOCK_GUEST_STOPPED) {
 			page->flags &= ~PVCLOCK_GUEST_STOPPED;
@@ -141,13 +174,18 @@ static void move_thread(struct event *ev, unsigned int i, bool to_cpu1)
 	set_affinity(ev->thread[i], &cpus);
 }
 
+static void raise_last(struct event *ev, const struct kvm_clock_data *data)
+{
+	TEST_ASSERT(data->clock >= ev->last, "KVM_GET_CLOCK: %llu after %lu", data->clock,
+		    ev->last);
+	ev->last = data->clock;
+}
+
 static struct kvm_clock_data get_clock(struct event *ev)
 {
 	struct kvm_clock_data data = kvmclock_get(ev->vm);
 
-	TEST_ASSERT(data.clock >= ev->last, "KVM_GET_CLOCK: %llu after %lu", data.clock,
-		    ev->last);
-	ev->last = data.clock;
+	raise_last(ev, &data);
 	return data;
 }
 
@@ -174,14 +212,11 @@ static void wait_for_readings(struct event *ev)
 	}
 }
 
-FIXTURE_SETUP(kvmclock_event)
+static void set_up(struct event *ev, unsigned int idle)
 {
-	struct event *ev = &self->event;
 	unsigned int i;
 
-	give_back();
-	kvmclock_require_host();
-
+	watch.idle = idle;
 	ev->last = 0;
 	TEST_ASSERT(!sched_getaffinity(0, sizeof(ev->cpus), &ev->cpus), "sched_getaffinity()");
 	ev->vm = vm_create(MAX_VCPUS);
@@ -206,15 +241,26 @@ FIXTURE_SETUP(kvmclock_event)
 		ev->first[i] = kvmclock_read_page(ev->vcpu[i].page);
 }
 
-FIXTURE_TEARDOWN(kvmclock_event)
+static void tear_down(struct event *ev)
 {
-	struct event *ev = &self->event;
 	unsigned int i;
 
 	WRITE_ONCE(ev->watch->stop, true);
 	for (i = 0; i < NR_WATCHERS; i++)
 		pthread_join(ev->thread[i], NULL);
 	kvm_vm_free(ev->vm);
+}
+
+FIXTURE_SETUP(kvmclock_event)
+{
+	give_back();
+	kvmclock_require_host();
+	set_up(&self->event, 0);
+}
+
+FIXTURE_TEARDOWN(kvmclock_event)
+{
+	tear_down(&self->event);
 }
 
 /* An ioctl of a vCPU waits for its KVM_RUN, and the watchers' has no end. */
@@ -296,16 +342,42 @@ struct instant {
 	uint64_t tsc_before, tsc_after;
 };
 
-static struct instant take_instant(struct event *ev)
+static struct instant take_instant_of(struct kvm_vm *vm)
 {
 	struct instant t;
 
 	t.base_before = base_ns(false);
 	t.tsc_before = rdtsc();
-	t.data = get_clock(ev);
+	t.data = kvmclock_get(vm);
 	t.tsc_after = rdtsc();
 	t.base_after = base_ns(true);
 	return t;
+}
+
+static struct instant take_instant(struct event *ev)
+{
+	struct instant t = take_instant_of(ev->vm);
+
+	raise_last(ev, &t.data);
+	return t;
+}
+
+/* From @a to @b the clock has gone by this, and what slopes are rounded by. */
+static void assert_passed(const struct instant *a, const struct instant *b, int64_t least,
+			  int64_t most)
+{
+	int64_t passed = b->data.clock - a->data.clock;
+
+	least -= (least >> 22) + 4;
+	most += (most >> 22) + 4;
+	TEST_ASSERT(passed >= least && passed <= most,
+		    "the clock went %ld ns in %ld to %ld ns", passed, least, most);
+}
+
+/* It has gone by base time, whatever the TSC did. */
+static void assert_base_passed(const struct instant *a, const struct instant *b)
+{
+	assert_passed(a, b, b->base_before - a->base_after, b->base_after - a->base_before);
 }
 
 /*
@@ -320,14 +392,10 @@ static void assert_continues(const struct instant *a, const struct instant *b,
 			     const struct pvclock_vcpu_time_info *page, int64_t ahead)
 {
 	int64_t least = b->base_before - a->base_after, most = b->base_after - a->base_before;
-	int64_t passed = b->data.clock - a->data.clock;
 
 	least = min_t(int64_t, least, oracle_scale(page, b->tsc_before - a->tsc_after));
 	most = max_t(int64_t, most, oracle_scale(page, b->tsc_after - a->tsc_before));
-	least -= (least >> 22) + 4;
-	most += (most >> 22) + 4 + ahead;
-	TEST_ASSERT(passed >= least && passed <= most,
-		    "the clock went %ld ns in %ld to %ld ns", passed, least, most);
+	assert_passed(a, b, least, most + ahead);
 }
 
 static bool says_stable(struct kvm_vm *vm)
@@ -579,6 +647,81 @@ static unsigned int suspend_host(void)
 	return attempts;
 }
 
+/* A VM whose TSC is scaled by hardware, if that can be had. */
+struct scaled {
+	struct kvm_vm *vm;
+	struct kvmclock_vcpu kv;
+	struct instant at;
+	unsigned long khz;
+	uint64_t tsc;
+};
+
+/* A clock is read in the guest, between two readings by the host. */
+static void enter_scaled(struct scaled *s)
+{
+	struct kvm_clock_data data = kvmclock_get(s->vm);
+	uint64_t now = kvmclock_call(&s->kv, KVMCLOCK_READ, 0, 0);
+
+	TEST_ASSERT(now >= data.clock, "guest: %lu after %llu", now, data.clock);
+	data = kvmclock_get(s->vm);
+	TEST_ASSERT(data.clock >= now, "KVM_GET_CLOCK: %llu after %lu", data.clock, now);
+}
+
+static void start_scaled(struct scaled *s)
+{
+	s->vm = NULL;
+	if (!kvm_has_cap(KVM_CAP_TSC_CONTROL))
+		return;
+
+	s->vm = vm_create(1);
+	kvmclock_vcpu_add(s->vm, &s->kv, 0);
+	s->khz = __vcpu_ioctl(s->kv.vcpu, KVM_GET_TSC_KHZ, NULL) * 5UL / 7;
+	vcpu_ioctl(s->kv.vcpu, KVM_SET_TSC_KHZ, (void *)s->khz);
+	kvmclock_enable(&s->kv, MSR_KVM_SYSTEM_TIME_NEW);
+	enter_scaled(s);
+}
+
+static void note_scaled(struct scaled *s)
+{
+	if (!s->vm)
+		return;
+	s->at = take_instant_of(s->vm);
+	s->tsc = kvmclock_rdmsr(&s->kv, MSR_IA32_TSC);
+}
+
+/* After a suspend, in which its line was lost or not */
+static void assert_scaled(struct scaled *s, bool lost)
+{
+	struct pvclock_vcpu_time_info page;
+	struct instant b;
+	uint64_t now, most;
+
+	if (!s->vm)
+		return;
+	b = take_instant_of(s->vm);
+	TEST_ASSERT(b.data.flags == KVMCLOCK_GET_FLAGS, "flags 0x%x", b.data.flags);
+	if (lost)
+		assert_base_passed(&s->at, &b);
+	enter_scaled(s);
+	page = kvmclock_read_page(s->kv.page);
+	now = oracle_at(&page, kvmclock_guest_tsc(&s->kv, b.data.host_tsc));
+	TEST_ASSERT(b.data.clock == now, "KVM_GET_CLOCK %llu, the scaled page says %lu",
+		    b.data.clock, now);
+	now = kvmclock_rdmsr(&s->kv, MSR_IA32_TSC);
+	most = kvmclock_cycles_in(base_ns(true) - s->at.base_before, s->khz);
+	TEST_ASSERT(now >= s->tsc && (!lost || now - s->tsc <= most),
+		    "scaled TSC: %lu after %lu, at most %lu more", now, s->tsc, most);
+}
+
+/* What a TSC that may have restarted says has passed from @a to @b, at the most. */
+static int64_t tsc_ns(const struct instant *a, const struct instant *b,
+		      const struct pvclock_vcpu_time_info *page)
+{
+	int64_t cycles = b->tsc_after - a->tsc_before;
+
+	return cycles < 0 ? -oracle_scale(page, -cycles) : oracle_scale(page, cycles);
+}
+
 /*
  * The line goes on as if nothing had been, if the TSC did; else from the value
  * at the suspend by the time slept, which the host knows from its RTC.  So it
@@ -587,12 +730,16 @@ static unsigned int suspend_host(void)
 TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 {
 	struct event *ev = &self->event;
-	bool may_lose = !access(LOSE_TSC_CYCLES, W_OK), lose;
+	bool may_lose = !access(LOSE_TSC_CYCLES, W_OK), lose, lost;
+	bool restarts = getenv("silicon_tsc");
 	struct pvclock_vcpu_time_info before[MAX_VCPUS], after;
 	unsigned int i, round, told = 0, stops;
-	uint64_t offset;
 	struct instant a, b;
-	int64_t missed;
+	struct scaled scaled;
+	int64_t missed, most;
+	uint64_t offset;
+
+	start_scaled(&scaled);
 
 	for (round = 1; round <= NR_SUSPENDS + may_lose; round++) {
 		lose = round > NR_SUSPENDS;
@@ -601,6 +748,7 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 		offset = tsc_offset(ev, &ev->vcpu[UNLOADED]);
 		for (i = 0; i < UNBORN; i++)
 			before[i] = kvmclock_read_page(ev->vcpu[i].page);
+		note_scaled(&scaled);
 		a = take_instant(ev);
 
 		told += suspend_host();
@@ -623,18 +771,14 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 			assert_clock_is_page(ev, &ev->vcpu[i]);
 		}
 
-		missed = (b.base_after - a.base_before) -
-			 (int64_t)oracle_scale(&before[0], b.tsc_after - a.tsc_before);
-		if (b.tsc_after < a.tsc_before)
-			ksft_print_msg("suspend %u: this machine's TSC restarts\n", round);
-		else if (lose)
-			ksft_print_msg("suspend %u: the TSC pretends to have lost %ld cycles\n",
-				       round, LOST_CYCLES);
-		else
-			ksft_print_msg("suspend %u: this machine's TSC counts through (%+ld ms)\n",
-				       round, (long)(missed / 1000000));
+		missed = b.base_after - a.base_before - tsc_ns(&a, &b, &before[0]);
+		lost = lose || llabs(missed) >= NSEC_PER_SEC;
+		ksft_print_msg("suspend %u: the TSC %s (%+ld ms)\n", round,
+			       lose ? "pretends to have lost cycles" :
+			       lost ? "restarts" : "counts through", (long)(missed / 1000000));
+		TEST_ASSERT(lost || !restarts, "the TSC of this machine was to restart");
 
-		if (!lose && b.tsc_after > a.tsc_before && llabs(missed) < NSEC_PER_SEC) {
+		if (!lost) {
 			for (i = 0; i < NR_WATCHERS; i++)
 				assert_unmoved(ev, &ev->vcpu[i], &before[i], "a suspend");
 		} else {
@@ -643,13 +787,28 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 				    after.tsc_shift == before[0].tsc_shift, "another slope");
 		}
 		/* Of a vCPU that is not loaded, too: the bit above depends on it. */
-		if (lose) {
-			offset = tsc_offset(ev, &ev->vcpu[UNLOADED]) - offset;
+		offset = tsc_offset(ev, &ev->vcpu[UNLOADED]) - offset;
+		if (restarts) {
+			/* It went on from there when the CPUs were back, and not earlier. */
+			offset -= lose ? LOST_CYCLES : 0;
+			most = b.base_after - a.base_before;
+			missed = most - tsc_ns(&a, &b, &before[0]) -
+				 (int64_t)oracle_scale(&before[0], offset);
+			TEST_ASSERT((int64_t)offset > 0 && missed >= 0 && missed <= most,
+				    "a TSC that restarted has %lu cycles more, and stood %ld ns of %ld",
+				    offset, missed, most);
+		} else if (lose) {
 			TEST_ASSERT(offset && offset % LOST_CYCLES == 0,
 				    "a TSC that lost %ld cycles has %lu more", LOST_CYCLES, offset);
 		}
-		assert_continues(&a, &b, &before[0], 0);
+		if (lost)
+			assert_base_passed(&a, &b);
+		else
+			assert_continues(&a, &b, &before[0], 0);
+		assert_scaled(&scaled, lost);
 	}
+	if (scaled.vm)
+		kvm_vm_free(scaled.vm);
 
 	for (i = UNLOADED; i <= UNBORN; i++) {
 		kvmclock_enter(&ev->vcpu[i]);
@@ -715,6 +874,327 @@ TEST(late_clocksource)
 		    least, (uint64_t)(least - after.clock));
 	give_back();
 	kvm_vm_free(vm);
+}
+
+/*
+ * CPUs whose TSCs are not the same: somebody writes that of CPU 1, as firmware does.
+ * Until a vCPU has to do with it nobody can know.  From then on no VM has a master
+ * clock, nor a stable bit; and no vCPU's TSC or clock goes back for it, however
+ * often it comes and goes.
+ *
+ * The first of these cases that runs has a host that trusts its TSC, so each of them
+ * says more if it is run alone.
+ */
+FIXTURE(kvmclock_host_tsc) {
+	struct event event;
+};
+
+/* True if it is emulated: QEMU as it is reads 0, and ignores what is written. */
+static bool access_tsc1(uint64_t *read_tsc, const uint64_t *write_tsc)
+{
+	int fd = open(CPU1_MSRS, O_RDWR);
+	bool good;
+
+	if (fd < 0)
+		return false;
+	good = write_tsc ? pwrite(fd, write_tsc, sizeof(*write_tsc), MSR_IA32_TSC) == 8 :
+			   pread(fd, read_tsc, sizeof(*read_tsc), MSR_IA32_TSC) == 8 && *read_tsc;
+	close(fd);
+	return good;
+}
+
+static unsigned long host_khz(struct event *ev)
+{
+	return __vcpu_ioctl(ev->vcpu[UNBORN].vcpu, KVM_GET_TSC_KHZ, NULL);
+}
+
+static void write_tsc1(struct event *ev, uint64_t tsc)
+{
+	uint64_t now;
+
+	TEST_ASSERT(access_tsc1(NULL, &tsc), "the TSC of CPU 1 cannot be written");
+	TEST_ASSERT(access_tsc1(&now, NULL) || !tsc, "the TSC of CPU 1 cannot be read");
+	TEST_ASSERT(now - tsc < host_khz(ev) * 1000 * PATIENCE_S,
+		    "the TSC of CPU 1 was set to 0x%lx, and is 0x%lx", tsc, now);
+}
+
+/* By a little less, since it takes time. */
+static void move_tsc1(struct event *ev, int64_t ns)
+{
+	uint64_t tsc;
+
+	TEST_ASSERT(access_tsc1(&tsc, NULL), "the TSC of CPU 1 cannot be read");
+	write_tsc1(ev, tsc + kvmclock_cycles_in(ns, host_khz(ev)));
+}
+
+static void move_self(struct event *ev, bool to_cpu1)
+{
+	cpu_set_t cpus = ev->cpus;
+
+	if (to_cpu1) {
+		CPU_ZERO(&cpus);
+		CPU_SET(1, &cpus);
+	} else {
+		CPU_CLR(1, &cpus);
+	}
+	set_affinity(pthread_self(), &cpus);
+}
+
+FIXTURE_SETUP(kvmclock_host_tsc)
+{
+	struct event *ev = &self->event;
+	uint64_t tsc;
+
+	give_back();
+	if (!access_tsc1(&tsc, NULL))
+		SKIP(return, "the TSC cannot be written");
+
+	set_up(ev, NR_IDLE);
+	move_self(ev, false);
+	move_thread(ev, 1, false);
+	wait_for_readings(ev);
+}
+
+FIXTURE_TEARDOWN(kvmclock_host_tsc)
+{
+	tear_down(&self->event);
+}
+
+/* A reading of the vCPU's guest, and the KVM_GET_CLOCK before and after it. */
+struct reading {
+	uint64_t before, now, after;
+	uint64_t tsc;			/* of a watcher */
+};
+
+static struct reading read_vcpu(struct event *ev, unsigned int i)
+{
+	struct reading r = { .before = get_clock(ev).clock };
+	uint64_t from;
+
+	if (i < NR_WATCHERS) {
+		from = READ_ONCE(ev->watch->readings[i]);
+		wait_until(ev, READ_ONCE(ev->watch->readings[i]) >= from + 2);
+		r.tsc = READ_ONCE(ev->watch->tsc[i]);
+		r.now = READ_ONCE(ev->watch->now[i]);
+	} else {
+		r.now = kvmclock_call(&ev->vcpu[i], KVMCLOCK_READ, 0, 0);
+	}
+	r.after = get_clock(ev).clock;
+	return r;
+}
+
+static int64_t off_ns(const struct reading *r)
+{
+	if ((int64_t)(r->now - r->before) < 0)
+		return r->now - r->before;
+	return max_t(int64_t, r->now - r->after, 0);
+}
+
+/*
+ * A clock that is ahead loses its lead; then it is near, and stays so.  For a while it
+ * may not be: a host that is interrupted as it draws a line is off by as much.
+ */
+static void assert_near(struct event *ev, unsigned int i)
+{
+	time_t begin = time(NULL);
+	unsigned int nr = 0;
+	struct reading r;
+	int64_t off;
+
+	while (nr < NR_NEAR) {
+		r = read_vcpu(ev, i);
+		off = off_ns(&r);
+		nr = llabs(off) <= NEAR_NS ? nr + 1 : 0;
+		TEST_ASSERT(time(NULL) < begin + PATIENCE_S,
+			    "vCPU %u: %+ld ns from KVM_GET_CLOCK still", i, off);
+	}
+}
+
+/* Both have begun at 0, and the TSC is moved to where base time says it should be. */
+static bool tsc_keeps_up(struct event *ev, unsigned int i)
+{
+	struct reading r = read_vcpu(ev, i);
+
+	return (int64_t)r.tsc >= kvmclock_cycles_in(r.before - NEAR_NS, host_khz(ev));
+}
+
+static bool host_is_on_tsc(void)
+{
+	char word[32];
+
+	read_word(CLOCKSOURCE, word, sizeof(word));
+	return !strcmp(word, "tsc");
+}
+
+/* The host knows that its TSC is no good, and so do guests. */
+static void assert_untrusted(struct event *ev)
+{
+	struct kvm_vm *vm;
+	unsigned int i;
+
+	wait_until(ev, !has_master_clock(ev));
+	wait_until(ev, !host_is_on_tsc());
+	wait_for_readings(ev);
+	for (i = 0; i < NR_VCPUS; i++)
+		assert_stable(&ev->vcpu[i], false);
+	TEST_ASSERT(!ev->watch->stable[0] && !ev->watch->stable[1],
+		    "a guest sees the stable bit");
+
+	vm = vm_create_barebones();
+	TEST_ASSERT(!says_stable(vm), "a new VM has a master clock");
+	kvm_vm_free(vm);
+}
+
+static void assert_unnoticed(struct event *ev)
+{
+	unsigned int i;
+
+	wait_for_readings(ev);
+	for (i = 0; i < UNBORN; i++) {
+		assert_unmoved(ev, &ev->vcpu[i], &ev->first[i], "the TSC of another CPU");
+		assert_stable(&ev->vcpu[i], true);
+		assert_clock_is_page(ev, &ev->vcpu[i]);
+	}
+}
+
+/*
+ * Has the clock gone on since @a, for which the watchers' second vCPU is moved?  It may
+ * go by base time now; since the VM was created that and the line have parted a little.
+ */
+static void assert_went_on(struct event *ev, bool trusted, const struct instant *a,
+			   bool to_cpu1)
+{
+	struct pvclock_vcpu_time_info page = ev->first[0];
+	int64_t ahead = 0;
+	struct instant b;
+
+	move_thread(ev, 1, to_cpu1);
+	if (trusted)
+		ahead = wait_off_line(ev, a, &page) + (a->data.clock >> 22);
+	assert_untrusted(ev);
+	b = take_instant(ev);
+	if (trusted)
+		assert_continues(a, &b, &page, ahead);
+	else
+		assert_base_passed(a, &b);
+}
+
+/* Those that are not loaded have been there, too. */
+static void assert_all_near(struct event *ev)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_VCPUS; i++)
+		assert_near(ev, i);
+	move_self(ev, true);
+	for (i = UNLOADED; i < NR_VCPUS; i++)
+		kvmclock_enter(&ev->vcpu[i]);
+	move_self(ev, false);
+	for (i = UNLOADED; i < NR_VCPUS; i++)
+		assert_near(ev, i);
+}
+
+/* A vCPU comes to a CPU whose TSC is behind: KVM is the first to find that. */
+TEST_F_TIMEOUT(kvmclock_host_tsc, cpu_behind, CASE_S)
+{
+	struct event *ev = &self->event;
+	bool trusted = has_master_clock(ev);
+	struct instant a = take_instant(ev);
+
+	move_tsc1(ev, -APART_NS);
+	if (trusted)
+		assert_unnoticed(ev);
+	assert_went_on(ev, trusted, &a, true);
+	assert_all_near(ev);
+	wait_until(ev, tsc_keeps_up(ev, 1));
+	move_thread(ev, 1, false);
+	assert_all_near(ev);
+	wait_until(ev, tsc_keeps_up(ev, 1));
+}
+
+/*
+ * The TSC moves forward under a guest, and so does its clock, as the line says; nobody
+ * can tell.  The CPU that it goes on to is behind by as much.
+ */
+TEST_F_TIMEOUT(kvmclock_host_tsc, cpu_ahead, CASE_S)
+{
+	struct event *ev = &self->event;
+	bool trusted = has_master_clock(ev);
+	struct kvm_clock_data data;
+	struct instant a;
+	uint64_t now, last, offset;
+
+	move_thread(ev, 1, true);
+	WRITE_ONCE(ev->watch->apart, true);
+	wait_for_readings(ev);
+	a = take_instant(ev);
+	move_tsc1(ev, APART_NS);
+	wait_for_readings(ev);
+
+	if (trusted) {
+		assert_unnoticed(ev);
+		offset = tsc_offset(ev, &ev->vcpu[1]);
+		last = get_clock(ev).clock;
+		move_self(ev, true);
+		data = kvmclock_get(ev->vm);
+		move_self(ev, false);
+		now = oracle_at(&ev->first[1], data.host_tsc + offset);
+		TEST_ASSERT(data.flags == KVMCLOCK_GET_FLAGS && data.clock == now,
+			    "KVM_GET_CLOCK on CPU 1: %llu, flags 0x%x, its page says %lu",
+			    data.clock, data.flags, now);
+		TEST_ASSERT(now - last > APART_NS / 2, "CPU 1 is %ld ns ahead",
+			    (int64_t)(now - last));
+	}
+	assert_went_on(ev, trusted, &a, false);
+	assert_all_near(ev);
+}
+
+/* A CPU comes whose TSC is behind: Linux compares it, if it has not been told not to. */
+TEST_F_TIMEOUT(kvmclock_host_tsc, cpu_online, CASE_S)
+{
+	struct event *ev = &self->event;
+	bool trusted = has_master_clock(ev);
+	struct instant a = take_instant(ev);
+
+	move_tsc1(ev, -APART_NS);
+	write_file_ok(CPU1_ONLINE, "0");
+	write_file_ok(CPU1_ONLINE, "1");
+	if (getenv("silicon_tsc"))
+		wait_until(ev, !has_master_clock(ev));
+	assert_went_on(ev, trusted, &a, true);
+	assert_all_near(ev);
+	wait_until(ev, tsc_keeps_up(ev, 1));
+}
+
+/* A TSC that nobody trusts may be anything, also where it wraps. */
+TEST_F_TIMEOUT(kvmclock_host_tsc, any_tsc, CASE_S)
+{
+	struct event *ev = &self->event;
+	const uint64_t second = host_khz(ev) * 1000ULL, tscs[] = {
+		-second,
+		0,
+		(1ULL << 63) - second,
+		1ULL << 62,
+		second,
+	};
+	bool trusted = has_master_clock(ev);
+	struct instant a = take_instant(ev);
+	unsigned int i;
+
+	move_tsc1(ev, -APART_NS);
+	assert_went_on(ev, trusted, &a, true);
+
+	for (i = 0; i < ARRAY_SIZE(tscs); i++) {
+		move_thread(ev, 1, false);
+		wait_for_readings(ev);
+		write_tsc1(ev, tscs[i]);
+		a = take_instant(ev);
+		assert_went_on(ev, false, &a, true);
+		/* Past where it wraps, or changes its sign. */
+		usleep(BEYOND_US);
+		assert_all_near(ev);
+		wait_until(ev, tsc_keeps_up(ev, 1));
+	}
 }
 
 int main(int argc, char *argv[])
