@@ -5,7 +5,7 @@
 # the patch names in its first line. MUTANT=name: that one only. Prints KTAP.
 # BY="TEST CASE": how many of those that are built as usual does that one catch?
 # A patch may name variables in its third line, "with: NAME=VALUE...": KCFLAGS for an
-# option of ours, DRIFT. Under KVM_PROVE_CLOCK a warning of the clock counts as well.
+# option of ours, DRIFT, QEMU. Under KVM_PROVE_CLOCK a warning of the clock counts as well.
 set -u
 # shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
@@ -63,12 +63,17 @@ caught_by()
 	fi
 }
 
-# named FIELD: of all, the tests (1) or the cases (2)
+# variables NAME: of its run
+variables()
+{
+	sed -n '3s/^with: *//p' "$lab/checks/mutants/$1.patch"
+}
+
+# named FIELD: of those on that machine, the tests (1) or the cases (2)
 named()
 {
-	for name in $names; do
-		caught_by "$name"
-	done | awk -v field="$1" '!seen[$field]++ { print $field }'
+	awk -F'|' -v with="$with" '$1 == with { print $2 }' "$work/due" |
+		awk -v field="$1" '!seen[$field]++ { print $field }'
 }
 
 # Those that are built with other options come last: all of KVM is built for them.
@@ -81,22 +86,29 @@ names=${MUTANT:-$(cd "$lab/checks/mutants" &&
 		echo "$name"
 done)
 
-# To be caught means nothing where the unbroken code is, too.
+# To be caught means nothing where the unbroken code is, too, on the same machine.
 MUTANT=
-CASE=
-export MUTANT CASE
-tests=$(named 1 | grep -vx check-arith | paste -sd' ')
+export MUTANT
 "$lab/checks/arith.sh" >/dev/null || exit
-if [ -n "$tests" ]; then
+for name in $names; do
+	echo "$(variables "$name" | grep -v '^KCFLAGS')|$(caught_by "$name")"
+done >"$work/due"
+cut -d'|' -f1 "$work/due" | sort -u >"$work/machines"
+while read -r with; do
+	tests=$(named 1 | grep -vx check-arith | paste -sd' ')
+	[ -n "$tests" ] || continue
+	CASE=
 	[ "$(named 2 | wc -w)" -gt 1 ] || CASE=$(named 2 | sed 's/.*\.//')
-	TESTS=$tests "$lab/run.sh" check || exit
-fi
+	export CASE
+	# shellcheck disable=SC2086 # words
+	env $with TESTS="$tests" "$lab/run.sh" check </dev/null || exit
+done <"$work/machines"
 
 ktap_plan "$(echo "$names" | wc -w)"
 for name in $names; do
 	MUTANT=$name
 	say "# $(sed -n '2s/^broken: *//p' "$lab/checks/mutants/$MUTANT.patch")"
-	with=$(sed -n '3s/^with: *//p' "$lab/checks/mutants/$MUTANT.patch")
+	with=$(variables "$MUTANT")
 	begin=$(date +%s)
 	# shellcheck disable=SC2046 # two words
 	set -- $(caught_by "$MUTANT")
