@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Each breakage of our code in mutants/ must be caught by the case of a test that
-# the patch names in its first line. MUTANT=name: that one only. Prints KTAP.
+# the patch names in its first line; with QEMU=patched those that ask for it, else all
+# others. MUTANT=name: that one only. Prints KTAP.
 # BY="TEST CASE": how many of those that are built as usual does that one catch?
 # A patch may name variables in its third line, "with: NAME=VALUE...": KCFLAGS for an
 # option of ours, DRIFT, QEMU. Under KVM_PROVE_CLOCK a warning of the clock counts as well.
@@ -80,6 +81,12 @@ named()
 names=${MUTANT:-$(cd "$lab/checks/mutants" &&
 	{ grep -L '^with: *KCFLAGS' -- *.patch; grep -l '^with: *KCFLAGS' -- *.patch; } |
 		sed 's/\.patch$//')}
+
+# Those that need another emulator than the distribution's are for who has it built.
+[ -n "$MUTANT" ] || names=$(for name in $names; do
+	asks=$(variables "$name" | grep -o 'QEMU=[a-z]*')
+	[ "${asks:-QEMU=stock}" != "QEMU=$QEMU" ] || echo "$name"
+done)
 
 [ -z "$BY" ] || names=$(for name in $names; do
 	grep -q -e "^caught by: check-arith" -e "^with: *KCFLAGS" "$lab/checks/mutants/$name.patch" ||
