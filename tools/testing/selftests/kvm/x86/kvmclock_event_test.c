@@ -54,11 +54,12 @@
 #define APART_NS	NSEC_PER_SEC
 
 /*
- * As near to KVM_GET_CLOCK as a vCPU without a master clock has to get: more than TSC
- * and base time part in two periods, and less than any mistake about a TSC makes.
+ * As near to KVM_GET_CLOCK as a vCPU without a master clock has to get: a fraction of
+ * what any mistake about a TSC makes.  How near it gets is a matter of
+ * kvmclock_drift_test; of a host that is interrupted as it draws a line, not very.
  */
-#define NEAR_NS		(NSEC_PER_SEC / 50)
-#define NR_NEAR		20
+#define NEAR_NS		(APART_NS / 4)
+#define NR_NEAR		5
 
 /* What a guest counts between two readings: see kvmclock_drift_test. */
 #define NR_IDLE		20000
@@ -340,12 +341,14 @@ struct instant {
 	struct kvm_clock_data data;
 	int64_t base_before, base_after;
 	uint64_t tsc_before, tsc_after;
+	int64_t slept;			/* to within some time, by the host */
 };
 
 static struct instant take_instant_of(struct kvm_vm *vm)
 {
 	struct instant t;
 
+	t.slept = clock_ns(CLOCK_BOOTTIME) - clock_ns(CLOCK_MONOTONIC);
 	t.base_before = base_ns(false);
 	t.tsc_before = rdtsc();
 	t.data = kvmclock_get(vm);
@@ -733,7 +736,7 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 	bool may_lose = !access(LOSE_TSC_CYCLES, W_OK), lose, lost;
 	bool restarts = getenv("silicon_tsc");
 	struct pvclock_vcpu_time_info before[MAX_VCPUS], after;
-	unsigned int i, round, told = 0, stops;
+	unsigned int i, round, told = 0, stops, nr_restarts = 0;
 	struct instant a, b;
 	struct scaled scaled;
 	int64_t missed, most;
@@ -773,10 +776,11 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 
 		missed = b.base_after - a.base_before - tsc_ns(&a, &b, &before[0]);
 		lost = lose || llabs(missed) >= NSEC_PER_SEC;
-		ksft_print_msg("suspend %u: the TSC %s (%+ld ms)\n", round,
+		ksft_print_msg("suspend %u, of %ld ms: the TSC %s (%+ld ms)\n", round,
+			       (long)((b.slept - a.slept) / 1000000),
 			       lose ? "pretends to have lost cycles" :
 			       lost ? "restarts" : "counts through", (long)(missed / 1000000));
-		TEST_ASSERT(lost || !restarts, "the TSC of this machine was to restart");
+		nr_restarts += lost && !lose;
 
 		if (!lost) {
 			for (i = 0; i < NR_WATCHERS; i++)
@@ -788,13 +792,13 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 		}
 		/* Of a vCPU that is not loaded, too: the bit above depends on it. */
 		offset = tsc_offset(ev, &ev->vcpu[UNLOADED]) - offset;
-		if (restarts) {
-			/* It went on from there when the CPUs were back, and not earlier. */
+		if (restarts && lost) {
+			/* It goes on from there, or from where it is if that is later by then. */
 			offset -= lose ? LOST_CYCLES : 0;
 			most = b.base_after - a.base_before;
 			missed = most - tsc_ns(&a, &b, &before[0]) -
 				 (int64_t)oracle_scale(&before[0], offset);
-			TEST_ASSERT((int64_t)offset > 0 && missed >= 0 && missed <= most,
+			TEST_ASSERT((int64_t)offset >= 0 && missed >= 0 && missed <= most,
 				    "a TSC that restarted has %lu cycles more, and stood %ld ns of %ld",
 				    offset, missed, most);
 		} else if (lose) {
@@ -807,6 +811,8 @@ TEST_F_TIMEOUT(kvmclock_event, suspend, CASE_S)
 			assert_continues(&a, &b, &before[0], 0);
 		assert_scaled(&scaled, lost);
 	}
+	/* Not in one that was over before the machine slept. */
+	TEST_ASSERT(nr_restarts || !restarts, "the TSC of this machine was to restart");
 	if (scaled.vm)
 		kvm_vm_free(scaled.vm);
 
@@ -990,10 +996,7 @@ static int64_t off_ns(const struct reading *r)
 	return max_t(int64_t, r->now - r->after, 0);
 }
 
-/*
- * A clock that is ahead loses its lead; then it is near, and stays so.  For a while it
- * may not be: a host that is interrupted as it draws a line is off by as much.
- */
+/* A clock that is ahead loses its lead; then it is near, and stays so. */
 static void assert_near(struct event *ev, unsigned int i)
 {
 	time_t begin = time(NULL);
