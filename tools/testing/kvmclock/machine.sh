@@ -23,9 +23,9 @@ become()
 # QEMU=patched it has TSC scaling, too, a TSC that can be written and restarts in a
 # suspend, and what is below about cx16 and processor 0 is not so.
 #
-# The kernel is told not to watch its TSC, of which a stalled emulator is no judge. A
-# reliable one it does not compare either as a CPU comes: one that is like silicon's it
-# does.
+# The kernel is told not to watch its TSC, of which a stalled emulator is no judge, nor to
+# panic at boot if its timer does not tick in time. A reliable TSC it does not compare
+# either as a CPU comes: one that is like silicon's it does.
 #
 # No CMPXCHG16B: QEMU 7.2 makes the flags after it of what an earlier instruction
 # left behind. An interrupt just then saves part of an address as RFLAGS, which IRET
@@ -48,10 +48,10 @@ if [ "$QEMU" = patched ]; then
 	find_qemu
 	emulator=$qemu/qemu-system-x86_64
 	amd_features=$amd_features,+tsc-scale
-	amd_options="tsc=nowatchdog silicon_tsc=1"
+	amd_options="no_timer_check tsc=nowatchdog silicon_tsc=1"
 else
 	amd_features=$amd_features,-cx16
-	amd_options="tsc=reliable no_guest_on=0"
+	amd_options="no_timer_check tsc=reliable no_guest_on=0"
 fi
 
 become_qemu()
