@@ -9,8 +9,7 @@
  * dirty - is what kvmclock_model.h says.  A sequence of steps after which it is not is made
  * as short as it gets, and told.
  *
- * Has to be root, and changes a parameter of KVM and the host's clocksource: they are given
- * back whatever ends the test.
+ * Has to be root, and changes a parameter of KVM: it is given back whatever ends the test.
  */
 #include <stdarg.h>
 #include <stdint.h>
@@ -37,7 +36,6 @@
 #define NR_STEPS	6000
 #define NR_ROUND	150		/* steps in the life of a VM */
 #define TIMEOUT_S	600
-#define PATIENCE_NS	(10LL * NSEC_PER_SEC)
 #define SHRINK_NS	(60LL * NSEC_PER_SEC)
 #define SLOT		10
 #define NR_SAVED	3
@@ -124,7 +122,7 @@ struct run {
 	bool lies;		/* the model does, to be found out */
 };
 
-#define NR_KINDS	23
+#define NR_KINDS	22
 #define MAX_ERRNO	128
 
 /* What it leaves for the process that started it */
@@ -806,61 +804,6 @@ static void init_vcpu(struct run *run)
 	meet(run, 0);
 }
 
-static void await_master_clock(struct run *run, bool there)
-{
-	int64_t begin = clock_ns(CLOCK_MONOTONIC);
-
-	while (!(kvmclock_get(run->vm).flags & KVM_CLOCK_TSC_STABLE) == there) {
-		if (clock_ns(CLOCK_MONOTONIC) - begin > PATIENCE_NS)
-			differ("the master clock is %s", there ? "gone for good" : "there still");
-		usleep(1000);
-	}
-}
-
-/*
- * The host keeps time by something else for a while.  The clock is a line of the same
- * slope afterwards, which has not gone back, and has left the old one by no more than two
- * clocks of the host do; or it is behind by what the host's own clock has lost, which
- * stands from the last reading of one clocksource to the first one of the other.
- */
-static void lose_clocksource(struct run *run)
-{
-	struct model_line *line = &run->m.line;
-	struct pvclock_vcpu_time_info page;
-	int64_t raw_ns, apart, lost;
-
-	/* It takes long. */
-	if (!one_in(run, 4))
-		return;
-	say("the host's clocksource is another for a while");
-	begin(run);
-	raw_ns = clock_ns(CLOCK_MONOTONIC_RAW);
-	write_file_ok(CLOCKSOURCE, other_clocksource());
-	await_master_clock(run, false);
-	write_file_ok(CLOCKSOURCE, clocksource);
-	await_master_clock(run, true);
-	raw_ns = clock_ns(CLOCK_MONOTONIC_RAW) - raw_ns;
-	end(run);
-
-	page = kvmclock_get_line(&run->kv[0]);
-	page.tsc_timestamp -= run->m.vcpu[0].offset;
-	check_within("where the line begins again", page.tsc_timestamp,
-		     model_scaled(&run->m, run->span.tsc),
-		     model_scaled(&run->m, run->span.tsc_after));
-	check("its slope", page.tsc_to_system_mul, line->mul);
-	check("its shift", page.tsc_shift, line->shift);
-	apart = (run->span.raw_ns_after - run->span.raw_ns) >> 10;
-	lost = clock_at(run, run->span.tsc_after) - clock_at(run, run->span.tsc) - raw_ns;
-	check_within("the clock", page.system_time - model_clock(line, page.tsc_timestamp),
-		     -apart - max(lost, (int64_t)0), apart);
-	if ((int64_t)(page.system_time - run->before.clock) < 0)
-		differ("the clock is 0x%lx, after 0x%llx", page.system_time, run->before.clock);
-	line->ref_tsc = page.tsc_timestamp;
-	line->ref_ns = page.system_time;
-	model_all_are_stale(&run->m);
-	meet(run, 0);
-}
-
 static void enter(struct run *run)
 {
 	struct model_vcpu *v = any_vcpu(run);
@@ -1066,7 +1009,6 @@ static const struct kind {
 	{ "Hyper-V's page",		set_hv,		3 },
 	{ "kvm.tsc_tolerance_ppm",	set_tolerance,	1 },
 	{ "INIT",			init_vcpu,	4 },
-	{ "the host's clocksource",	lose_clocksource, 1 },
 };
 
 static_assert(ARRAY_SIZE(kinds) == NR_KINDS, "kinds");
@@ -1297,7 +1239,6 @@ static void start(struct run *run)
 	uint64_t found;
 
 	write_file_ok(TSC_TOLERANCE, "250");
-	write_file_ok(CLOCKSOURCE, clocksource);
 	m->tolerance_ppm = 250;
 	m->ratio = 1;
 	m->stable = true;
