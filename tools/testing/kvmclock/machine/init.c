@@ -218,6 +218,21 @@ static void read_plan(void)
 		give_up("/plan is empty");
 }
 
+/* Anew for each: when all of its CPUs go offline, even PID 1 is given all there are. */
+static void keep_off_one_cpu(void)
+{
+	const char *cpu = getenv("no_guest_on");
+	cpu_set_t cpus;
+
+	if (!cpu)
+		return;
+	if (sched_getaffinity(0, sizeof(cpus), &cpus))
+		give_up("sched_getaffinity: %m");
+	CPU_CLR(atoi(cpu), &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+		give_up("no_guest_on=%s: %m", cpu);
+}
+
 static pid_t start(const struct test *t, int *output)
 {
 	int fds[2];
@@ -232,6 +247,7 @@ static pid_t start(const struct test *t, int *output)
 	if (!pid) {
 		/* A session of its own, so that all of it can be ended. */
 		setsid();
+		keep_off_one_cpu();
 		dup2(fds[1], STDOUT_FILENO);
 		dup2(fds[1], STDERR_FILENO);
 		execl("/bin/sh", "sh", "-c", t->command, NULL);
@@ -402,7 +418,7 @@ static void run_shell(void)
 		give_up("fork: %m");
 	if (!pid) {
 		setsid();
-		setenv("PATH", "/bin", 1);
+		keep_off_one_cpu();
 		setenv("HOME", "/tests", 1);
 		execl("/bin/cttyhack", "cttyhack", "sh", NULL);
 		perror("/bin/cttyhack");
@@ -412,28 +428,13 @@ static void run_shell(void)
 		;
 }
 
-static void keep_off(int cpu)
-{
-	cpu_set_t cpus;
-
-	if (sched_getaffinity(0, sizeof(cpus), &cpus))
-		give_up("sched_getaffinity: %m");
-	CPU_CLR(cpu, &cpus);
-	if (sched_setaffinity(0, sizeof(cpus), &cpus))
-		give_up("no_guest_on=%d: %m", cpu);
-}
-
 int main(void)
 {
-	const char *no_guest_on = getenv("no_guest_on");
-
 	mount_all();
 	raise_limits();
 	if (chdir("/tests"))
 		give_up("chdir /tests: %m");
 	setenv("PATH", "/bin", 1);
-	if (no_guest_on)
-		keep_off(atoi(no_guest_on));
 	if (getenv("shell")) {
 		wait_for_tsc();
 		run_shell();

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The first PID 1 of a kernel that has its drivers in modules: loads those that
- * /modules lists, a path a line, in that order, and becomes /init.next.
+ * /modules lists, a path a line, in that order, and becomes /init.next.  "/init hold"
+ * is for who has taken KVM away and brought it back: see hold_jump_labels().
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -92,7 +93,7 @@ static int kvm_ioctl(int fd, unsigned long request, const char *name, unsigned l
  * translating that code for one CPU while another one rewrites it, and keep the
  * breakpoint that stands there for an instant; the kernel dies of "Oops: int3".
  * So VMs of each kind are made here, while there is one CPU, and stay until the
- * machine ends.
+ * machine ends, or somebody kills who has /dev/kvm open, while there is one CPU.
  */
 static void hold_jump_labels(void)
 {
@@ -120,6 +121,8 @@ static void hold_jump_labels(void)
 	case -1:
 		give_up("fork");
 	case 0:
+		/* Who ends the session in which it was made does not end it. */
+		setsid();
 		for (;;)
 			pause();
 	}
@@ -127,7 +130,10 @@ static void hold_jump_labels(void)
 
 int main(int argc, char *argv[])
 {
-	(void)argc;
+	if (argc > 1 && !strcmp(argv[1], "hold")) {
+		hold_jump_labels();
+		return 0;
+	}
 	mount_one("devtmpfs", "/dev");
 	mount_one("sysfs", "/sys");
 	load_modules();
