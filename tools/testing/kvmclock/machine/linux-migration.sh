@@ -75,6 +75,11 @@ query()
 	qmp "$1" query-migrate
 }
 
+query_state()
+{
+	qmp "$1" query-status
+}
+
 # start NAME ARGUMENT...: a QEMU with its monitor and its guest's console in
 # pipes; their output ends in NAME-qmp and NAME-console.
 start()
@@ -202,7 +207,8 @@ away_paused()
 	leave
 	start $to -incoming defer
 	qmp $to migrate-incoming '"uri": "exec:cat /tmp/state"'
-	await /tmp/$to-qmp '"status": "completed"' query $to
+	# Not by query-migrate, whose "completed" would be there when this one leaves.
+	await /tmp/$to-qmp '"status": "paused"' query_state $to
 	qmp $to cont
 }
 
