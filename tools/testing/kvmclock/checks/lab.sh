@@ -138,6 +138,7 @@ expect 2 intel_distro MACHINE=intel HOST=distro
 expect 2 intel_processors MACHINE=intel SMP=9
 expect 2 kcsan_distro HOST=distro CONFIG=kcsan
 expect 1 unwatched_kcsan TESTS=kcsan_watches
+expect 1 unwatched_leaks TESTS=kmemleak
 expect 2 unknown_mutant HOST=distro MUTANT=other
 expect 2 built_mutant HOST=built MUTANT=one-vcpu-forgotten
 expect 2 bad_case TESTS=lab_pass CASE=a/b
