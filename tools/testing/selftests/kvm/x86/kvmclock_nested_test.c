@@ -40,6 +40,7 @@ static struct {
 	bool writes;			/* the entry to L2 writes the TSC ... */
 	bool fails;			/* ... and fails then */
 	bool exit_writes;		/* an exit from L2 writes it */
+	bool stays;			/* L2 reads again, and again */
 
 	struct pvclock_vcpu_time_info *page;
 	uint64_t level;			/* who has read what follows */
@@ -62,15 +63,22 @@ static void guest_read(uint64_t level)
 	GUEST_SYNC(level);
 }
 
+static void guest_l2(void)
+{
+	do
+		guest_read(2);
+	while (READ_ONCE(nested.stays));
+}
+
 static void guest_l2_svm(void)
 {
-	guest_read(2);
+	guest_l2();
 	vmmcall();
 }
 
 static void guest_l2_vmx(void)
 {
-	guest_read(2);
+	guest_l2();
 	vmcall();
 }
 
@@ -337,6 +345,26 @@ TEST_F(kvmclock_nested, l2_ended_by_efer)
 
 	assert_l1_goes_on(self, 0, "after KVM_SET_SREGS");
 	TEST_ASSERT(kvmclock_tsc_offset(&self->kv) == offset, "L1's TSC moved");
+}
+
+/* The host scales L2's TSC by L1's rate and L2's ratio, also by a rate that is new. */
+TEST_F(kvmclock_nested, rate_changes_in_l2)
+{
+	struct kvm_vcpu *vcpu = self->kv.vcpu;
+	uint64_t khz = __vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL);
+	struct kvm_sregs sregs;
+
+	if (!kvm_has_cap(KVM_CAP_TSC_CONTROL))
+		SKIP(return, "no TSC scaling");
+
+	self->guest->stays = true;
+	start_l2(self, &sregs);
+	vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)(khz * 5 / 7));
+	assert_runs(self, 2, 0, "at a lower rate");
+	vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)(khz * 9 / 7));
+	self->guest->stays = false;
+	assert_runs(self, 2, 0, "at a higher rate");
+	assert_l1_goes_on(self, 0, "after an exit");
 }
 
 /* The TSC that an entry to L2 writes is that of L1. */
