@@ -10,6 +10,7 @@
 #	postcopy	migrated by a socket, its memory last
 #	savevm		a snapshot, which another QEMU loads
 #	loadvm		a snapshot, which the same QEMU loads later
+#	cpr		to a new QEMU on the same host, by cpr-transfer (QEMU 10.0)
 #	paused		paused, then migrated by a file
 #	stop		paused and continued
 #	mixed		migrated by a file from stock QEMU to ours and back, ours as if
@@ -17,7 +18,8 @@
 #
 # Each time it says how long the guest was away, how much of that its CLOCK_MONOTONIC
 # noticed, how far its clock moved by its TSC, and how far ahead its CLOCK_REALTIME is
-# of the host's. The last two are judged if QEMU is the patched one.
+# of the host's. The last two are judged if QEMU is the patched one, and with cpr that
+# the TSC's offset is the same.
 way=${1-file}
 times=${2-1}
 clocksource=${3-kvm-clock}
@@ -36,6 +38,9 @@ patchedmixed | stock*) kind=stock options= ;;
 esac
 guest_options=
 [ "$clocksource" = kvm-clock ] || guest_options="keep_by=$clocksource tsc=reliable"
+memory=
+[ "$way" != cpr ] ||
+	memory="-object memory-backend-memfd,id=ram0,size=256M,share=on -machine memory-backend=ram0,aux-ram-share=on"
 
 give_up()
 {
@@ -93,7 +98,7 @@ start()
 	[ "$way-$name" != mixed-one ] || program=qemu-stock
 	# shellcheck disable=SC2086 # lists of options
 	$program -L /usr/share/qemu -L /usr/share/seabios $options \
-		-M pc -accel kvm -cpu host -smp 2 -m 256 -nodefaults -no-reboot \
+		-M pc $memory -accel kvm -cpu host -smp 2 -m 256 -nodefaults -no-reboot \
 		-display none -vga none -serial pipe:/tmp/"$name" -qmp stdio \
 		-kernel /boot/bzImage -initrd /boot/guest.cpio \
 		-append "console=ttyS0 panic=-1 loglevel=5 noxsave migration=1 $guest_options" "$@" \
@@ -232,6 +237,29 @@ away_postcopy()
 	end $from
 }
 
+channel()
+{
+	echo "{\"channel-type\": \"$1\", \"addr\": {\"transport\": \"socket\", \"type\": \"unix\", \"path\": \"/tmp/$1.socket\"}}"
+}
+
+away_cpr()
+{
+	rm -f /tmp/main.socket /tmp/cpr.socket
+	# It has no monitor until the old one has told it what it goes on with.
+	start $to -incoming unix:/tmp/main.socket -incoming "$(channel cpr)"
+	tries=$((patience * 10))
+	until [ -S /tmp/cpr.socket ]; do
+		tries=$((tries - 1))
+		[ $tries -gt 0 ] || give_up "the new QEMU does not listen within $patience s"
+		sleep 0.1
+	done
+	qmp $from migrate-set-parameters '"mode": "cpr-transfer"'
+	qmp $from migrate "\"channels\": [$(channel main), $(channel cpr)]"
+	await /tmp/$from-qmp '"status": "completed"' query $from
+	stopped=$(event $from STOP)
+	end $from
+}
+
 away_savevm()
 {
 	[ -s /tmp/disk ] || add_disk $from
@@ -276,8 +304,8 @@ abs()
 }
 
 case $way in
-file | postcopy | savevm | loadvm | paused | stop | mixed) ;;
-*) give_up "usage: linux-migration [file|postcopy|savevm|loadvm|paused|stop|mixed [TIMES [CLOCKSOURCE]]]" ;;
+file | postcopy | savevm | loadvm | cpr | paused | stop | mixed) ;;
+*) give_up "usage: linux-migration [file|postcopy|savevm|loadvm|cpr|paused|stop|mixed [TIMES [CLOCKSOURCE]]]" ;;
 esac
 
 rm -f /tmp/disk
@@ -305,9 +333,13 @@ while [ "$number" -lt "$times" ]; do
 	sleep $seconds_before
 	look $from
 	before_ns=$ahead_ns
+	before_offset=$offset
 	"away_$way"
 	await /tmp/$to-qmp '"RESUME"'
 	look $to
+	if [ "$kind$way" = patchedcpr ] && [ "$offset" != "$before_offset" ]; then
+		give_up "the TSC's offset was $before_offset, and is $offset"
+	fi
 	away_ms=$((($(event $to RESUME) - stopped) / 1000))
 	real_ns=$((ahead_ns - before_ns))
 	echo "report: $number: away $away_ms ms, noticed $((noticed_us / 1000)) ms; clock over TSC $(us "$moved_ns") us, CLOCK_REALTIME $(us $ahead_ns) us"
