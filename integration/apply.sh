@@ -6,7 +6,8 @@
 # or an unpacked folder).  With --pristine it stays as it is; with --tests it gets
 # our tests and samples, and nothing else; with --part some of our files may not be
 # there yet, nor the words that the base calls otherwise.
-# apply.sh --series BASE: print of which series BASE is.
+# apply.sh --series BASE: print of which series BASE is; --folders BASE: the folders
+# here whose steps it takes.
 #
 # A TREE that is there is brought up to date: with the same base and the same
 # integration/ only our files that differ are copied, so that a kernel build
@@ -36,22 +37,23 @@ say()
 
 usage()
 {
-	die 2 "usage: ${0##*/} [--pristine | --tests | --part] BASE TREE, or --series BASE; BASE is a kernel's tarball or folder, TREE the folder to make"
+	die 2 "usage: ${0##*/} [--pristine | --tests | --part] BASE TREE, or --series|--folders BASE; BASE is a kernel's tarball or folder, TREE the folder to make"
 }
 
 mode=integrate
 part=
+upstream=
 if [ "${1-}" = --part ]; then
 	part=yes
 	shift
 fi
 case ${1-} in
---pristine | --tests | --series)
+--pristine | --tests | --series | --folders)
 	mode=${1#--}
 	shift ;;
 esac
 case $mode:$# in
-series:1 | [!s]*:2) ;;
+series:1 | folders:1 | [pti]*:2) ;;
 *) usage ;;
 esac
 base=$1
@@ -69,12 +71,21 @@ memory=.kvmclock
 
 # ---- what the steps consist of ---------------------------------------------
 
-# The folders are numbered in the order of the steps.  What is in one of them, in
-# common/ or in the base's series, is applied in the order of its names.
+# A base that has the series of upstream/ has more than its own number's folder: what is
+# in upstream/ there, and that stands for what has the same name elsewhere.
+folders()
+{
+	printf '%s\n' common "$series" $upstream
+}
+
+# The folders are numbered in the order of the steps.  What is in one of them, in any
+# folder of the base, is applied in the order of its names.
 step()
 {
-	find "$here/common" "$here/$series" -path "*/$1" ! -name '*~' |
-		awk -F/ '{ print $NF "/" $0 }' | sort | cut -d/ -f2-
+	for folder in $(folders); do
+		find "$here/$folder" -path "*/$1" ! -name '*~'
+	done | awk -F/ '{ file[$NF] = $0 } END { for (name in file) print name "/" file[name] }' |
+		sort | cut -d/ -f2-
 }
 
 rules()
@@ -93,12 +104,18 @@ edits()
 	step "$1/[0-9]*" | grep -v '\.patch$' | xargs -r cat | grep -v -e '^#' -e '^$' || :
 }
 
-# What a rule changes, as "file places": of every base, or of this series.  A rule
-# that removes by name has that instead of a number: check_names() looks for each.
+# What a rule changes, as "file places": of every base, of this series, or of upstream,
+# which the last one of a file tells.  A rule that removes by name has that instead of a
+# number: check_names() looks for each.
 rule_changes()
 {
-	awk -v series="$series" '
-		sub(/^\/\/ changes: /, "") || sub("^// changes in " series ": ", "")' "$1"
+	awk -v series="$series" -v upstream="${upstream:-none}" '
+		sub(/^\/\/ changes: /, "") || sub("^// changes in (" series "|" upstream "): ", "") {
+			if (!($1 in places))
+				file[++n] = $1
+			places[$1] = $2
+		}
+		END { for (i = 1; i <= n; i++) print file[i], places[file[i]] }' "$1"
 }
 
 rule_files()
@@ -109,7 +126,9 @@ rule_files()
 # lists NAME: the lines of all lists of that name.
 lists()
 {
-	find "$here/common/$1" "$here/$series/$1" -exec cat {} + 2>/dev/null | grep -v -e '^#' -e '^$' || :
+	folders | while read -r folder; do
+		cat "$here/$folder/$1" 2>/dev/null
+	done | grep -v -e '^#' -e '^$' || :
 }
 
 # Every file of the base that some step changes.
@@ -167,11 +186,20 @@ integration_id()
 	fi
 	(
 		cd "$here"
-		find apply.sh edit.awk common "$series" -type f ! -name '.*' ! -name '*~' | sort |
+		# shellcheck disable=SC2046 # a list of words
+		find apply.sh edit.awk $(folders) -type f ! -name '.*' ! -name '*~' | sort |
 		while read -r file; do
 			sha256sum "$file"
 		done | sha256sum | cut -d' ' -f1
 	)
+}
+
+check_twins()
+{
+	twins=$(find "$here/common" "$here/$series" -path '*/[0-9]-*/*' ! -name '*~' |
+		awk -F/ '{ print $NF }' | sort | uniq -d | paste -sd' ' -)
+	[ -z "$twins" ] ||
+		die 1 "$twins: in common/ and in $series/; only what is in upstream/ may stand for another"
 }
 
 # ---- the base --------------------------------------------------------------
@@ -202,6 +230,8 @@ check_base()
 		base=$(cd "$base" && pwd)
 		[ -f "$base/Makefile" ] || die 3 "$base/Makefile: missing, so this is no kernel; give its topmost folder"
 		check_series "$(makefile_version <"$base/Makefile")" "$base"
+		# By a function of the first of them that is left in the end.
+		! grep -qs kvm_guest_moved_tsc "$base/arch/x86/kvm/x86.c" || upstream=upstream
 		[ ! -e "$base/arch/x86/kvm/kvmclock_core.c" ] ||
 			die 3 "$base/arch/x86/kvm/kvmclock_core.c: this tree has the clock already; give a pristine one"
 		if [ -e "$base/.config" ] || [ -e "$base/include/config" ]; then
@@ -332,6 +362,7 @@ apply_rule()
 # Works on copies in $work, so that the tree only sees what has succeeded.
 change()
 {
+	check_twins
 	work=$new/$memory/work
 	before=$new/$memory/before
 	log=$new/$memory/log
@@ -400,6 +431,7 @@ check_names()
 		removed_by "$rule" | sed 's/.*[^A-Za-z0-9_]//' | sort -u | while read -r name; do
 			# shellcheck disable=SC2046 # a list of words
 			(cd "$new/$memory/pristine" && grep -qw "$name" $(rule_files "$rule")) ||
+				lists gone-before | grep -qxF "$name" ||
 				die 3 "${rule##*/}: $name is nothing that the base has; this base does not fit"
 		done
 	done
@@ -544,11 +576,16 @@ hash_tree()
 
 # ---- in order --------------------------------------------------------------
 
-if [ "$mode" = series ]; then
+case $mode in
+series)
 	check_base
 	echo "$series"
-	exit
-fi
+	exit ;;
+folders)
+	check_base
+	folders
+	exit ;;
+esac
 check_tools
 check_base
 check_place

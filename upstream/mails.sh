@@ -25,6 +25,8 @@ find_base
 fetch_base
 work=$O/upstream
 linux=$work/linux
+[ -z "$upstream" ] ||
+	die $EXIT_USAGE "KERNEL_SRC=$KERNEL_SRC has the series already: give the source that they are for, or none"
 mails=$work/mails
 mkdir -p "$work"
 

@@ -5,8 +5,10 @@
 // changes: arch/x86/kvm/debugfs.c 2
 // changes: arch/x86/kvm/svm/svm.c 3
 // changes: arch/x86/kvm/svm/nested.c 5
+// changes in upstream: arch/x86/kvm/svm/nested.c 7
 // changes: arch/x86/kvm/vmx/vmx.c 4
 // changes: arch/x86/kvm/vmx/nested.c 11
+// changes in upstream: arch/x86/kvm/vmx/nested.c 12
 
 // L2's ratio is as old as its offset: forget both, and take L1's.
 @ nested_failure @

@@ -12,8 +12,13 @@ expression vcpu;
 @@
  hv->hv_tsc_page = ...;
  <...
+(
 -kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu)
 +kvmclock_hv_page_moved(vcpu)
+|
+-kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu)
++kvmclock_hv_page_moved(vcpu)
+)
  ...>
 
 // A page that does not have the line yet is no source of the time.

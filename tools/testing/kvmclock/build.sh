@@ -53,7 +53,7 @@ kmake()
 selected()
 {
 	awk -v tests="$TESTS" -v machine="$MACHINE" -v built="$HOST-$BASE" -v config="$CONFIG" \
-		-v kernel="$KERNEL" -v x86="$x86" -v qemu="$QEMU" '
+		-v kernel="$KERNEL" -v x86="$x86" -v qemu="$QEMU" -v upstream="$upstream" '
 		BEGIN { n = split(tests, t); for (i = 1; i <= n; i++) want[t[i]] }
 		/^#/ || NF == 0 { next }
 		split($2, only, "@") == 2 && only[2] != kernel { next }
@@ -63,6 +63,7 @@ selected()
 		n { if ($1 in want) print; next }
 		$2 == "built" { if (built == "built-patched") print; next }
 		$2 == "distro" { if (built ~ /^distro-/) print; next }
+		$2 == "upstream" { if (upstream) print; next }
 		$2 ~ /^(required|optional)$/ || $2 == config' "$lab/machine/plan"
 }
 

@@ -177,16 +177,19 @@ mutate()
 }
 
 # find_base: from what the caller set, the base kernel's series in KERNEL, in
-# KERNEL_SRC where its source is, or will be once it is installed, and in x86 the name
-# that its selftests have for the architecture.
+# KERNEL_SRC where its source is, or will be once it is installed, in x86 the name
+# that its selftests have for the architecture, and in upstream whether it has the series
+# of upstream/.
 find_base()
 {
+	upstream=
 	if [ -n "$KERNEL_SRC" ]; then
 		KERNEL_SRC=$(readlink -m "$KERNEL_SRC")
 		found=$("$top/integration/apply.sh" --series "$KERNEL_SRC") || exit
 		[ "${KERNEL:-$found}" = "$found" ] ||
 			die $EXIT_USAGE "KERNEL=$KERNEL: KERNEL_SRC=$KERNEL_SRC is Linux $found; leave one of the two out"
 		KERNEL=$found
+		upstream=$("$top/integration/apply.sh" --folders "$KERNEL_SRC" | grep -x upstream) || :
 	else
 		: "${KERNEL:=6.12}"
 		KERNEL_SRC=/usr/src/linux-source-$KERNEL.tar.xz
