@@ -38,7 +38,7 @@ for test in $TESTS; do
 		NR == FNR { stock[$2] = $6; next }
 		{ print $2, stock[$2], $6 }' "$work/stock" "$work/patched" >"$results/$test"
 done
-# A guest that somebody has paused is to be behind, by either.
+# A guest that somebody has paused is to be behind.
 away=$(echo "$TESTS" | tr ' ' '\n' | grep -v -e stop -e paused | paste -sd' ')
 [ -z "$away" ] || gnuplot - <<END || die $EXIT_TOOL "gnuplot failed, see above"
 set terminal svg size 800,360 font "sans-serif,13" background "white"

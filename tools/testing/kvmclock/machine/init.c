@@ -9,7 +9,7 @@
  *
  * The kernel hands unknown name=value arguments of its command line to init as
  * environment: patience=N multiplies the tests' time limits, no_guest_on=N keeps
- * every process, and so every guest, off CPU N, shell=1 asks for a console
+ * every test, and so every guest, off CPU N, shell=1 asks for a console
  * instead of tests. drift=N and silicon_tsc=1 are for tests to find in their
  * environment.
  */
@@ -229,6 +229,8 @@ static void keep_off_one_cpu(void)
 	if (sched_getaffinity(0, sizeof(cpus), &cpus))
 		give_up("sched_getaffinity: %m");
 	CPU_CLR(atoi(cpu), &cpus);
+	if (!CPU_COUNT(&cpus))
+		give_up("a test has left no CPU online but %s, where no guest may run", cpu);
 	if (sched_setaffinity(0, sizeof(cpus), &cpus))
 		give_up("no_guest_on=%s: %m", cpu);
 }

@@ -45,6 +45,7 @@ bring_kvm_back()
 
 # The kernel gives all CPUs to who has lost each of its own.
 cpus=$(taskset -p $$ | sed 's/.* //')
+trap 'online 1' EXIT
 for round in 1 2 3; do
 	take_kvm_away
 	switch
