@@ -24,12 +24,21 @@ work=$O/series
 git=$work/git
 mails=$O/mails
 
+# What of integration/ this base takes
+folders=$("$top/integration/apply.sh" --folders "$KERNEL_SRC") || exit
+
 # A patch that is there for another base only is none here.
-names=$(awk -v kernel="$KERNEL" '
+names=$(awk -v folders="$folders" '
+	BEGIN {
+		n = split(folders, folder)
+		for (i = 1; i <= n; i++)
+			base[folder[i]]
+	}
+	function brings(file) { sub("/.*", "", file); return file in base }
 	function last() { if (here) print name }
 	/^[a-z]/ { last(); split($1, only, "@"); name = only[1]; here = 0 }
-	only[2] != "" && only[2] != kernel { next }
-	/^[ \t]/ { here += $1 != "step" || $0 ~ "[ \t](common|" kernel ")/" }
+	only[2] ~ /^-/ ? substr(only[2], 2) in base : only[2] != "" && !(only[2] in base) { next }
+	/^[ \t]/ { for (i = 2; i <= NF; i++) here += $1 != "step" || brings($i) }
 	END { last() }
 	' "$series/order")
 
@@ -65,7 +74,9 @@ after_patch()
 # steps PATCH: what of integration/ the patch brings on this base
 steps()
 {
-	brought "$1" step | tr ' ' '\n' | grep -e "^common/" -e "^$KERNEL/" || :
+	for folder in $folders; do
+		brought "$1" step | tr ' ' '\n' | grep "^$folder/" || :
+	done
 }
 
 # What there is to apply for PATCH: a repository like this one, with less in it.
@@ -73,11 +84,15 @@ make_stage()
 {
 	stage=$work/stage
 	rm -rf "$stage"
-	mkdir -p "$stage/integration/common" "$stage/integration/$KERNEL"
 	cd "$top/integration"
+	for folder in $folders; do
+		mkdir -p "$stage/integration/$folder"
+	done
 	cp -p apply.sh edit.awk "$stage/integration/"
-	# Where our files go, and what is done to them, whichever they are.
-	find common "$KERNEL" \( -name paths -o -path '*/5-ours/*' \) -type f \
+	# Where our files go, and what is done to them, whichever they are; and what the
+	# base lacks of what rules remove.
+	# shellcheck disable=SC2086 # names without blanks
+	find $folders \( -name paths -o -name gone-before -o -path '*/5-ours/*' \) -type f \
 		-exec cp -p --parents {} "$stage/integration/" \;
 	for name in $(until_patch "$1"); do
 		for file in $(steps "$name"); do
@@ -95,10 +110,11 @@ make_stage()
 # in_base FILE: its name on this base
 in_base()
 {
-	cat "$top/integration/common/paths" "$top/integration/$KERNEL/paths" 2>/dev/null |
-		awk -v file="$1" '
-			/^[^#]/ && index(file, $1) == 1 { file = $2 substr(file, length($1) + 1) }
-			END { print file }'
+	for folder in $folders; do
+		cat "$top/integration/$folder/paths" 2>/dev/null || :
+	done | awk -v file="$1" '
+		/^[^#]/ && index(file, $1) == 1 { file = $2 substr(file, length($1) + 1) }
+		END { print file }'
 }
 
 # drop OP FILE WORDS: leaves it out of the file, in the worktree
@@ -174,13 +190,31 @@ in_git()
 	git -C "$git" "$@"
 }
 
+# for_base FILE: without the lines for other bases, which begin with @ and a folder of
+# integration/ that they take, or with @- and one that they don't
+for_base()
+{
+	awk -v folders="$folders" '
+		BEGIN {
+			n = split(folders, folder)
+			for (i = 1; i <= n; i++)
+				base[folder[i]]
+		}
+		sub(/^@/, "") {
+			if ($1 ~ /^-/ ? substr($1, 2) in base : !($1 in base))
+				next
+			sub(/^[^ ]* ?/, "")
+		}
+		{ print }' "$1"
+}
+
 # commit FILE: all there is, with the message in FILE
 commit()
 {
 	in_git add -A
 	in_git diff --cached --quiet && die $EXIT_USAGE "series: ${1##*/} changes nothing"
 	{
-		cat "$1"
+		for_base "$1"
 		[ -z "$SOB" ] || printf '\nSigned-off-by: %s\n' "$SOB"
 	} | in_git commit -q --cleanup=whitespace -F -
 }
@@ -226,8 +260,8 @@ people()
 	LC_ALL=C sort -u "$work/people" >"$file"
 }
 
-# The cover letter: {PATCH} is the patch's number, and its trailer says whom to
-# send the series to.
+# The cover letter: {PATCH} is the patch's number, {FOLDER} the subject of a series of
+# upstream/, and its trailer says whom to send the series to.
 in_git format-patch -q -o "$work/mails" --no-renames "$base"
 people "$work/to" --no-r --no-l
 people "$work/cc" --no-m
@@ -237,7 +271,11 @@ for name in $names; do
 	echo "s/{$name}/$nr/g"
 done >"$work/numbers"
 {
-	sed -f "$work/numbers" "$series/cover"
+	for cover in "$top"/upstream/*/cover; do
+		name=${cover%/cover}
+		echo "s/{${name##*/}}/ \"$(head -n 1 "$cover" | sed 's/[&/]/\\&/g')\"/"
+	done >>"$work/numbers"
+	for_base "$series/cover" | sed -f "$work/numbers"
 	echo
 	sed 's/^/To: /' "$work/to"
 	LC_ALL=C comm -13 "$work/to" "$work/cc" | sed 's/^/Cc: /'
