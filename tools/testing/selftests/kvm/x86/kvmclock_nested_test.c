@@ -362,8 +362,8 @@ TEST_F(kvmclock_nested, rate_changes_in_l2)
 	vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)(khz * 5 / 7));
 	assert_runs(self, 2, 0, "at a lower rate");
 	vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)(khz * 9 / 7));
-	self->guest->stays = false;
 	assert_runs(self, 2, 0, "at a higher rate");
+	self->guest->stays = false;
 	assert_l1_goes_on(self, 0, "after an exit");
 }
 
