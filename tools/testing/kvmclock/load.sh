@@ -15,6 +15,10 @@ sys=$machine/sys
 PATH=$PATH:/usr/sbin:/sbin
 kernel=$(uname -r)
 theirs=$machine/lib/modules/$kernel/kernel/arch/x86/kvm
+# The dkms of Debian 13 has put them aside.
+for file in "$machine/var/lib/dkms/kvmclock/original_module/$kernel"/*/kvm.ko*; do
+	[ ! -e "$file" ] || theirs=${file%/*}
+done
 undo="make unload, or the next boot"
 [ -z "$KVMCLOCK_MODULES" ] || undo="kvmclock-load unload"
 
@@ -172,11 +176,21 @@ remove()
 	done
 }
 
+# What is loaded is what was asked for.
+is_wanted()
+{
+	case $mode in
+	loaded) is_ours ;;
+	*) ! is_ours ;;
+	esac
+}
+
 # change TO BACK: removes what is loaded and inserts by TO; by BACK if that fails.
 change()
 {
 	if remove && "$1"; then
-		return
+		! is_wanted || return 0
+		die $EXIT_FAILED "not $mode: KVM is there, but not the one that was asked for: somebody else has loaded it meanwhile; try again"
 	fi
 	remove || :
 	"$2" || die $EXIT_FAILED "not $mode, and KVM did not come back: try modprobe $vendor, or boot again"

@@ -30,7 +30,7 @@ echo 'echo 0' | stand_in id
 stand_in insmod <<'END'
 name=$(basename "${1%.ko*}" | tr - _)
 taint=OE
-case $1 in */kernel/arch/x86/kvm/*) taint= ;; esac
+case $1 in */kernel/arch/x86/kvm/* | */original_module/*) taint= ;; esac
 shift
 [ "$taint$name" != "OE$(cat "$machine/insmod-fails" 2>/dev/null)" ] || { echo "insmod: staged" >&2; exit 1; }
 mkdir -p "$machine/sys/module/$name/holders"
@@ -42,6 +42,7 @@ stand_in modprobe <<'END'
 case $1 in kvm*) ;; *) exit 0 ;; esac
 [ ! -e "$machine/modprobe-fails" ] || { echo "modprobe: staged" >&2; exit 1; }
 for name in kvm "$1"; do
+	[ ! -d "$machine/sys/module/$name" ] || continue
 	mkdir -p "$machine/sys/module/$name/holders"
 	cd "$machine/sys/module/$name" && echo live >initstate && echo >taint && echo 0 >refcnt
 done
@@ -49,6 +50,12 @@ END
 stand_in rmmod <<'END'
 [ "$1" != "$(cat "$machine/rmmod-fails" 2>/dev/null)" ] || { echo "rmmod: staged" >&2; exit 1; }
 rm -r "$machine/sys/module/$1"
+# Somebody else who loads it at once has modprobe's: ours, where the package is.
+[ "$1" = kvm ] && [ -e "$machine/somebody-loads" ] || exit 0
+for name in kvm kvm_amd; do
+	mkdir -p "$machine/sys/module/$name/holders"
+	cd "$machine/sys/module/$name" && echo live >initstate && echo OE >taint && echo 0 >refcnt
+done
 END
 stand_in modinfo <<'END'
 case $2 in
@@ -106,7 +113,7 @@ expect()
 	fi
 }
 
-ktap_plan 31
+ktap_plan 35
 new_machine
 expect 0 ours load fresh "has our kvm and kvm_amd"
 echo "nested=0 avic=1" | cmp -s - "$sys/module/kvm_amd/options"
@@ -114,6 +121,11 @@ ktap_result $? options_of_modprobe_d
 expect 0 ours load again "has our kvm and kvm_amd"
 expect 0 theirs unload back "distribution's kvm_amd again"
 expect 0 theirs unload nothing_to_unload "nothing to do"
+
+new_machine
+expect 0 ours load before_somebody "has our kvm and kvm_amd"
+: >"$machine/somebody-loads"
+expect 1 ours unload somebody_is_quicker "not the one that was asked for"
 
 new_machine
 rm -r "$sys/module/kvm" "$sys/module/kvm_amd"
@@ -209,6 +221,14 @@ expect 2 theirs load package_unsigned "only signed modules"
 echo "none [integrity] confidentiality" >"$sys/kernel/security/lockdown"
 echo "the machine's owner" >"$machine/signer"
 expect 0 ours load package_signed "has our kvm"
+
+# Debian 13's dkms puts the modules aside that ours stand for.
+new_package
+aside=$machine/var/lib/dkms/kvmclock/original_module/6.12.117-made-up
+mkdir -p "$aside"
+mv "$modules/kernel/arch/x86/kvm" "$aside/x86_64"
+expect 0 ours load package_with_theirs_aside "has our kvm"
+expect 0 theirs unload package_gives_them_back "distribution's kvm_amd again"
 package=
 new_machine
 echo Y >"$sys/module/module/parameters/sig_enforce"
