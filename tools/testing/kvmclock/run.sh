@@ -219,7 +219,8 @@ fi
 	die $EXIT_USAGE "MACHINE=intel: this machine has no console to type at; make shell takes MACHINE=amd"
 # What a Linux guest takes seconds for on the one, it takes minutes for on the other.
 [ "$mode" != demo ] ||
-	TESTS=${TESTS:-$([ "$MACHINE" = intel ] || echo linux_guest) line_report}
+	TESTS=${TESTS:-$([ "$MACHINE" = intel ] || echo linux_guest) line_report$(
+		[ "$QEMU" = stock ] || echo " linux_side_by_side")}
 "$lab/build.sh" host || exit
 image=''
 release=''

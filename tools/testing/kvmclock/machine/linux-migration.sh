@@ -31,7 +31,8 @@ patience=90
 # can be read at one instant.
 limit_ns=100000
 
-kind=$(cat /boot/qemu)
+# Where there are both, kind=stock takes the other one.
+: "${kind=$(cat /boot/qemu)}"
 case $kind$way in
 patchedmixed | stock*) kind=stock options= ;;
 *) : "${options=-global kvmclock.exact-time=on}" ;;
@@ -95,7 +96,9 @@ start()
 	mkfifo /tmp/"$name".in /tmp/"$name".out /tmp/"$name"-monitor
 	cat /tmp/"$name".out >/tmp/"$name"-console &
 	program=qemu-system-x86_64
-	[ "$way-$name" != mixed-one ] || program=qemu-stock
+	case $(cat /boot/qemu)-$kind-$way-$name in
+	patched-*-mixed-one | patched-stock-[!m]*) program=qemu-stock ;;
+	esac
 	# shellcheck disable=SC2086 # lists of options
 	$program -L /usr/share/qemu -L /usr/share/seabios $options \
 		-M pc $memory -accel kvm -cpu host -smp 2 -m 256 -nodefaults -no-reboot \
