@@ -49,9 +49,14 @@ is_ours()
 # module_file FOLDER MODULE: where it is there, compressed or not
 module_file()
 {
-	for file in "$1/$(echo "$2" | tr _ -)".ko*; do
-		[ -e "$file" ] && echo "$file"
+	for ending in .ko .ko.gz .ko.xz .ko.zst; do
+		file=$1/$(echo "$2" | tr _ -)$ending
+		if [ -e "$file" ]; then
+			echo "$file"
+			return
+		fi
 	done
+	return 1
 }
 
 # By dkms: whether the kernel takes this signature only it can tell.

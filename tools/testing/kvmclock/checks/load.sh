@@ -28,6 +28,7 @@ stand_in()
 echo 'echo 6.12.117-made-up' | stand_in uname
 echo 'echo 0' | stand_in id
 stand_in insmod <<'END'
+[ -e "$1" ] || { echo "insmod: $1: no such file" >&2; exit 1; }
 name=$(basename "${1%.ko*}" | tr - _)
 taint=OE
 case $1 in */kernel/arch/x86/kvm/* | */original_module/*) taint= ;; esac
@@ -227,6 +228,9 @@ new_package
 aside=$machine/var/lib/dkms/kvmclock/original_module/6.12.117-made-up
 mkdir -p "$aside"
 mv "$modules/kernel/arch/x86/kvm" "$aside/x86_64"
+for name in kvm kvm-amd; do
+	echo "$modules/kernel/arch/x86/kvm/$name.ko.xz" >"$aside/x86_64/$name.ko.xz.origin"
+done
 expect 0 ours load package_with_theirs_aside "has our kvm"
 expect 0 theirs unload package_gives_them_back "distribution's kvm_amd again"
 package=
