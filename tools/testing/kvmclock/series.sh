@@ -27,17 +27,23 @@ mails=$O/mails
 # What of integration/ this base takes
 folders=$("$top/integration/apply.sh" --folders "$KERNEL_SRC") || exit
 
-# A patch that is there for another base only is none here.
-names=$(awk -v folders="$folders" '
+# For awk: takes(FOLDER), and for_it(ONLY), whether what is for the bases that take the
+# folder ONLY alone, or with a - before it for the others, is for this base.
+for_this_base='
 	BEGIN {
 		n = split(folders, folder)
 		for (i = 1; i <= n; i++)
-			base[folder[i]]
+			taken[folder[i]]
 	}
-	function brings(file) { sub("/.*", "", file); return file in base }
+	function takes(folder) { return folder in taken }
+	function for_it(only) { return only ~ /^-/ ? !takes(substr(only, 2)) : takes(only) }'
+
+# A patch that is there for another base only is none here.
+names=$(awk -v folders="$folders" "$for_this_base"'
+	function brings(file) { sub("/.*", "", file); return takes(file) }
 	function last() { if (here) print name }
 	/^[a-z]/ { last(); split($1, only, "@"); name = only[1]; here = 0 }
-	only[2] ~ /^-/ ? substr(only[2], 2) in base : only[2] != "" && !(only[2] in base) { next }
+	only[2] != "" && !for_it(only[2]) { next }
 	/^[ \t]/ { for (i = 2; i <= NF; i++) here += $1 != "step" || brings($i) }
 	END { last() }
 	' "$series/order")
@@ -194,14 +200,9 @@ in_git()
 # integration/ that they take, or with @- and one that they don't
 for_base()
 {
-	awk -v folders="$folders" '
-		BEGIN {
-			n = split(folders, folder)
-			for (i = 1; i <= n; i++)
-				base[folder[i]]
-		}
+	awk -v folders="$folders" "$for_this_base"'
 		sub(/^@/, "") {
-			if ($1 ~ /^-/ ? substr($1, 2) in base : !($1 in base))
+			if (!for_it($1))
 				next
 			sub(/^[^ ]* ?/, "")
 		}
