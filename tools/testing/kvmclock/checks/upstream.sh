@@ -17,7 +17,7 @@ neighbours="x86/hyperv_clock x86/kvm_clock_test x86/kvm_pv_test x86/nested_tsc_a
 
 check_settings
 open_output
-"$lab/deps.sh" || exit
+"$lab/deps.sh" check-build || exit
 "$top/upstream/mails.sh" || exit
 work=$O/upstream
 linux=$work/linux
@@ -108,19 +108,17 @@ prepare_kernel()
 		die $EXIT_BUILD "the kernel's configuration: $(tail -n 1 "$work/log")"
 }
 
-# A message is one more than KVM_WERROR stops at: W=1, or sparse if it is there.
+# KVM_WERROR stops at a warning.  The files that the patch changes have none by W=1, nor
+# by sparse either.
 build_kernel()
 {
-	if ! make -s -C "$linux" O="$kernel" -j"$JOBS" W=1 arch/x86/kvm/ >"$work/build" 2>&1 ||
-	   ! make -s -C "$linux" O="$kernel" -j"$JOBS" bzImage >>"$work/build" 2>&1; then
+	if ! make -s -C "$linux" O="$kernel" -j"$JOBS" bzImage >"$work/build" 2>&1; then
 		cat "$work/build"
 		return 1
 	fi
-	! grep -E '(arch/x86/kvm|virt/kvm)/[^:]*:[0-9]+:.*(warning|error):' "$work/build" || return
-	command -v sparse >/dev/null || return 0
 	in_linux diff --name-only HEAD~ -- 'arch/x86/kvm/*.c' | while read -r file; do
 		touch "$linux/$file"
-		make -s -C "$linux" O="$kernel" C=1 "${file%.c}.o" 2>&1
+		make -s -C "$linux" O="$kernel" W=1 C=1 "${file%.c}.o" 2>&1 || echo "$file:0: error: make"
 	done | awk '/:[0-9]+:.*(warning|error):/ { print; bad = 1 } END { exit bad }'
 }
 
