@@ -6,8 +6,9 @@
 # or an unpacked folder).  With --pristine it stays as it is; with --tests it gets
 # our tests and samples, and nothing else; with --part some of our files may not be
 # there yet, nor the words that the base calls otherwise.
-# apply.sh --series BASE: print of which series BASE is; --folders BASE: the folders
-# here whose steps it takes; --touched BASE: its files that they change.
+# apply.sh --folders BASE: print the folders here whose steps BASE takes, a line each:
+# common, that of its series, and upstream if it has what is in there; --touched BASE:
+# its files that they change.
 #
 # A TREE that is there is brought up to date: with the same base and the same
 # integration/ only our files that differ are copied, so that a kernel build
@@ -37,7 +38,7 @@ say()
 
 usage()
 {
-	die 2 "usage: ${0##*/} [--pristine | --tests | --part] BASE TREE, or --series|--folders|--touched BASE; BASE is a kernel's tarball or folder, TREE the folder to make"
+	die 2 "usage: ${0##*/} [--pristine | --tests | --part] BASE TREE, or --folders|--touched BASE; BASE is a kernel's tarball or folder, TREE the folder to make"
 }
 
 mode=integrate
@@ -48,12 +49,12 @@ if [ "${1-}" = --part ]; then
 	shift
 fi
 case ${1-} in
---pristine | --tests | --series | --folders | --touched)
+--pristine | --tests | --folders | --touched)
 	mode=${1#--}
 	shift ;;
 esac
 case $mode:$# in
-series:1 | folders:1 | touched:1 | pristine:2 | tests:2 | integrate:2) ;;
+folders:1 | touched:1 | pristine:2 | tests:2 | integrate:2) ;;
 *) usage ;;
 esac
 base=$1
@@ -577,10 +578,6 @@ hash_tree()
 # ---- in order --------------------------------------------------------------
 
 case $mode in
-series)
-	check_base
-	echo "$series"
-	exit ;;
 folders | touched)
 	check_base
 	$mode

@@ -185,11 +185,12 @@ find_base()
 	upstream=
 	if [ -n "$KERNEL_SRC" ]; then
 		KERNEL_SRC=$(readlink -m "$KERNEL_SRC")
-		found=$("$top/integration/apply.sh" --series "$KERNEL_SRC") || exit
+		folders=$("$top/integration/apply.sh" --folders "$KERNEL_SRC") || exit
+		found=$(echo "$folders" | sed -n 2p)
 		[ "${KERNEL:-$found}" = "$found" ] ||
 			die $EXIT_USAGE "KERNEL=$KERNEL: KERNEL_SRC=$KERNEL_SRC is Linux $found; leave one of the two out"
 		KERNEL=$found
-		upstream=$("$top/integration/apply.sh" --folders "$KERNEL_SRC" | grep -x upstream) || :
+		upstream=$(echo "$folders" | sed -n 3p)
 	else
 		: "${KERNEL:=6.12}"
 		KERNEL_SRC=/usr/src/linux-source-$KERNEL.tar.xz
