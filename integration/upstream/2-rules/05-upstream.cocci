@@ -9,7 +9,7 @@
 
 @ functions @
 identifier f = {
-	kvm_nr_matched_tscs, kvm_tscs_match, kvm_can_use_master_clock,
+	kvm_tsc_matches, kvm_nr_matched_tscs, kvm_tscs_match, kvm_can_use_master_clock,
 	kvm_guest_moved_tsc, kvm_master_clock_ns, kvm_stop_master_clock,
 	kvm_get_snapshot_tsc, kvm_get_realtime_and_base_ns
 };
@@ -23,6 +23,15 @@ identifier f = {
 type T;
 @@
 -T f(...);
+
+@ condition @
+identifier f = {
+	kvm_guest_moved_tsc
+};
+expression moved;
+@@
+-if (moved)
+ f(...);
 
 @ calls @
 identifier f = {

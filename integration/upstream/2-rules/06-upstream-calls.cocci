@@ -7,7 +7,7 @@ expression vcpu;
 statement S;
 @@
  kvm_synchronize_tsc(vcpu, NULL);
--if (kvm_check_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu)) S
+-if (<+... kvm_check_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu) ...+>) S
 
 @ stopped @
 expression vcpu, r;
