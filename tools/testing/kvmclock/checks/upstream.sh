@@ -312,6 +312,10 @@ for name in $(all_series); do
 		fi
 		ktap_result $status "$name: $(in_linux log -1 --format=%s "$commit") # $(($(date +%s) - begin)) s" "$work/why"
 	done
+done
+
+# The end of all has been seen by now.
+for name in $(all_series); do
 	check_table "$name" >"$work/table-$name"
 	printf '# %-22s %-6s %-24s %-30s %-5s %-5s %s\n' patch on test case before after end
 	sed 's/^/# /' "$work/table-$name"
