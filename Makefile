@@ -61,7 +61,7 @@ check-model: ## each interleaving of a change of the line, by Spin, in minutes
 	@$(lab)/checks/model.sh
 check-house: ## that the clock's files call only what is below them
 	@$(lab)/checks/house.sh
-check-fresh: ## make run and make check in a fresh Debian of SUITE=, from a clean clone
+check-fresh: ## make run and make check in a fresh Debian of SUITE=, and its tools' tree
 	@$(lab)/checks/fresh.sh
 check-deb: ## that package in a fresh Debian of SUITE=: installed, updated, booted, removed
 	@$(lab)/checks/deb.sh
