@@ -102,7 +102,6 @@ FIXTURE_VARIANT_ADD(kvmclock_scaling, ten_thirds) { .mul = 10, .div = 3 };
 FIXTURE_VARIANT_ADD(kvmclock_scaling, below_2_32_hz) { .div = 1, .add = 4294967 };
 FIXTURE_VARIANT_ADD(kvmclock_scaling, above_2_32_hz) { .div = 1, .add = 4294968 };
 FIXTURE_VARIANT_ADD(kvmclock_scaling, highest) { .limit = &highest_khz };
-/* The last one, as the stock kernel locks up. */
 FIXTURE_VARIANT_ADD(kvmclock_scaling, lowest) { .limit = &lowest_khz };
 
 FIXTURE_SETUP(kvmclock_scaling)
@@ -411,6 +410,16 @@ static void assert_clock_goes_on(const struct view *old, const struct view *new,
 		    view_clock(old, last));
 }
 
+/*
+ * Linux 6.12 takes a rate that its ratio rounds to less than 1 kHz for 0.  A page that
+ * begins with it has no slope; a change to it would have the kernel look for one for ever,
+ * and no signal ends that: not to be tried.
+ */
+static void assert_has_slope(struct kvmclock_vcpu *kv)
+{
+	TEST_ASSERT(kv->page->tsc_to_system_mul, "no slope: to set the rate would hang a CPU");
+}
+
 /* One vCPU is all of the VM: from one master clock to the other. */
 TEST_F(kvmclock_scaling, changed_while_running)
 {
@@ -422,6 +431,7 @@ TEST_F(kvmclock_scaling, changed_while_running)
 	unsigned int i;
 	int r;
 
+	assert_has_slope(&self->vcpu[0]);
 	kvmclock_vcpu_add(vm, &kv, 0);
 	kvmclock_enable(&kv, MSR_KVM_SYSTEM_TIME_NEW);
 	kvmclock_enter(&kv);
@@ -460,6 +470,7 @@ TEST_F(kvmclock_scaling, vcpus_change_in_turn)
 	unsigned int i, round;
 	int r;
 
+	assert_has_slope(&kv[0]);
 	for (round = 0; round < ARRAY_SIZE(rates); round++) {
 		for (i = 0; i < NR_VCPUS; i++) {
 			uint64_t last = kvmclock_call(&kv[i], KVMCLOCK_READ, 0, 0);
