@@ -76,8 +76,8 @@ awk '
 			print "no difference is shown by:" same
 		exit same != ""
 	}' "$stock/cases" "$results/cases" || bad=1
-awk -v machine="$MACHINE" -v kernel="$KERNEL" -f "$lab/checks/defects.awk" \
-	"$lab/DEFECTS.md" "$stock/cases" "$results/cases" || bad=1
+awk -v machine="$MACHINE" -v kernel="$KERNEL" -v drift="$DRIFT" \
+	-f "$lab/checks/defects.awk" "$lab/DEFECTS.md" "$stock/cases" "$results/cases" || bad=1
 for base in "$stock" "$results"; do
 	[ ! -s "$base/wrong-verdicts" ] || {
 		say "kvm-clock-check and the tests do not agree, see $base/wrong-verdicts"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Is each row of DEFECTS.md true?  Of its cases, each fails on the stock kernel, in one
-# of its variants at least, and on ours none does. Wants machine and kernel; reads
+# of its variants at least, and on ours none does. Wants machine, kernel and drift; reads
 # DEFECTS.md and what checks/cases.awk makes of the results on stock and on ours. A row
 # of which nothing was run is named, one that is not true is an error.
 
@@ -37,12 +37,19 @@ function judge(row, test, name, i, id, stock, fails, ours)
 		passes[row] = passes[row] "; " name " passes on stock"
 }
 
-function clause(row, text, part, list, n, i)
+function clause(row, text, part, list, n, i, where)
 {
 	text = trim(text)
-	if (text ~ /^\(/ || text ~ /\(intel\)$/ && machine != "intel")
+	if (text ~ /^\(/)
 		return
-	sub(/ *\(intel\)$/, "", text)
+	# The one machine, or the setting, where it is shown
+	if (match(text, / *\([^()]*\)$/)) {
+		where = substr(text, RSTART, RLENGTH)
+		gsub(/[ ()]/, "", where)
+		if (where != machine && where != "DRIFT=" drift)
+			return
+		text = substr(text, 1, RSTART - 1)
+	}
 	if (split(text, part, ": ") == 1) {
 		judge(row, text, "-")
 		return
