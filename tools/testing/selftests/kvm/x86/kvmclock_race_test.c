@@ -63,6 +63,7 @@ struct seen {
 	uint64_t rounds;	/* of readings, the loose ones' breaks included */
 	uint64_t stable;	/* readings with the stable bit ... */
 	uint64_t unstable;	/* ... and without */
+	uint64_t others;	/* readings of another's page, with it */
 	uint32_t keeping_off;	/* the value of race.keep_off that it goes by */
 };
 
@@ -72,8 +73,30 @@ static struct race {
 	bool stay;		/* in the guest, all the time */
 	uint32_t keep_off;	/* odd: nobody reads the loose page */
 	uint64_t last;		/* highest clock read by any vCPU */
+	struct pvclock_vcpu_time_info *page[NR_WATCHERS];
 	struct seen seen[MAX_VCPUS];
 } race;
+
+/*
+ * Any page will do on any vCPU, if the page says that all TSCs are equal.  The loose
+ * one's is for its own vCPU, which knows when it is there.
+ */
+static void guest_read_other(uint32_t id)
+{
+	uint64_t tsc, now, last = READ_ONCE(race.last);
+	uint8_t flags;
+
+	/* As in guest_read(). */
+	mb();
+	now = kvmclock_guest_read(race.page[id ? 0 : NR_WATCHERS - 1], &tsc, &flags);
+	if (!(flags & PVCLOCK_TSC_STABLE_BIT))
+		return;
+
+	__GUEST_ASSERT(now >= last, "vCPU %u, by another's page: %lu after %lu, by %lu", id, now,
+		       last, last - now);
+	race.seen[id].others++;
+	kvmclock_raise(&race.last, now);
+}
 
 static void guest_read(struct kvmclock_mail *mail, uint32_t id, uint64_t *own)
 {
@@ -125,8 +148,10 @@ static void guest_race(struct kvmclock_mail *mail)
 		WRITE_ONCE(race.seen[id].keeping_off, keep_off);
 		guest_meddle(mail);
 		if (id != LOOSE || !(keep_off & 1)) {
-			for (i = 0; i < NR_READINGS; i++)
+			for (i = 0; i < NR_READINGS; i++) {
 				guest_read(mail, id, &own);
+				guest_read_other(id);
+			}
 		}
 		WRITE_ONCE(race.seen[id].rounds, race.seen[id].rounds + 1);
 		if (READ_ONCE(race.stop))
@@ -208,6 +233,8 @@ FIXTURE_SETUP(kvmclock_race)
 		add_racing_vcpu(self, i);
 	sync_global_to_guest(self->vm, race);
 	self->race = addr_gva2hva(self->vm, (gva_t)&race);
+	for (i = 0; i < NR_WATCHERS; i++)
+		self->race->page[i] = self->vcpu[i].mail->page_gva;
 
 	for (i = 0; i < NR_WATCHERS; i++)
 		TEST_ASSERT(kvmclock_vcpu_run(self->vcpu[i].vcpu), "guest ended early");
@@ -588,7 +615,7 @@ TEST_F_TIMEOUT(kvmclock_race, never_backwards, CASE_S)
 		{ .name = "switch_clocksource", .work = switch_clocksource },
 	};
 	unsigned int nr = ARRAY_SIZE(threads) - (self->line_stays ? 2 : 0);
-	uint64_t stable = 0, unstable = 0;
+	uint64_t stable = 0, unstable = 0, others = 0;
 	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
@@ -609,9 +636,12 @@ TEST_F_TIMEOUT(kvmclock_race, never_backwards, CASE_S)
 	for (i = 0; i < NR_WATCHERS; i++) {
 		stable += self->race->seen[i].stable;
 		unstable += self->race->seen[i].unstable;
+		others += self->race->seen[i].others;
 	}
-	ksft_print_msg("%lu readings with the stable bit, %lu without\n", stable, unstable);
+	ksft_print_msg("%lu readings with the stable bit, %lu without, %lu of another's page with it\n",
+		       stable, unstable, others);
 	TEST_ASSERT(stable && unstable, "the stable bit was always the same");
+	TEST_ASSERT(others, "nobody has read another's page with the stable bit");
 
 	WRITE_ONCE(self->race->stop, false);
 	assert_settled(self);
