@@ -2,7 +2,8 @@
 /*
  * Everything that touches the clock at once, while vCPUs read theirs in a loop:
  * no clock goes backwards, none is behind what another has read if the stable
- * bit says that they compare, and KVM_GET_CLOCK is no exception.
+ * bit says that they compare, whichever vCPU's page it is read by, and
+ * KVM_GET_CLOCK is no exception.
  *
  * What is asked for never goes backwards either, so that each step back is one
  * that nobody asked for.  Where nobody sets the clock, and the host keeps its
@@ -638,7 +639,7 @@ TEST_F_TIMEOUT(kvmclock_race, never_backwards, CASE_S)
 		unstable += self->race->seen[i].unstable;
 		others += self->race->seen[i].others;
 	}
-	ksft_print_msg("%lu readings with the stable bit, %lu without, %lu of another's page with it\n",
+	ksft_print_msg("%lu readings with the stable bit, %lu without; %lu of another's page\n",
 		       stable, unstable, others);
 	TEST_ASSERT(stable && unstable, "the stable bit was always the same");
 	TEST_ASSERT(others, "nobody has read another's page with the stable bit");
