@@ -78,50 +78,52 @@ static struct race {
 	struct seen seen[MAX_VCPUS];
 } race;
 
+/* Whether the page has the stable bit: then it is not behind what any vCPU has read. */
+static bool guest_read_page(struct pvclock_vcpu_time_info *page, uint32_t id, uint64_t *tsc,
+			    uint64_t *now)
+{
+	uint64_t last = READ_ONCE(race.last);
+	uint8_t flags;
+
+	/* What is read next is read after what it is compared with. */
+	mb();
+	*now = kvmclock_guest_read(page, tsc, &flags);
+	if (!(flags & PVCLOCK_TSC_STABLE_BIT))
+		return false;
+
+	__GUEST_ASSERT(*now >= last, "vCPU %u, by the page at %p: %lu after another's %lu, by %lu",
+		       id, page, *now, last, last - *now);
+	return true;
+}
+
+static void guest_read(struct kvmclock_mail *mail, uint32_t id, uint64_t *own)
+{
+	struct seen *seen = &race.seen[id];
+	uint64_t tsc, now;
+
+	if (guest_read_page(mail->page_gva, id, &tsc, &now))
+		seen->stable++;
+	else
+		seen->unstable++;
+	__GUEST_ASSERT(now >= *own, "vCPU %u: %lu after %lu, by %lu", id, now, *own, *own - now);
+	*own = now;
+	kvmclock_raise(&race.last, now);
+	seen->tsc = tsc;
+	seen->now = now;
+}
+
 /*
  * Any page will do on any vCPU, if the page says that all TSCs are equal.  The loose
  * one's is for its own vCPU, which knows when it is there.
  */
 static void guest_read_other(uint32_t id)
 {
-	uint64_t tsc, now, last = READ_ONCE(race.last);
-	uint8_t flags;
+	uint64_t tsc, now;
 
-	/* As in guest_read(). */
-	mb();
-	now = kvmclock_guest_read(race.page[id ? 0 : NR_WATCHERS - 1], &tsc, &flags);
-	if (!(flags & PVCLOCK_TSC_STABLE_BIT))
+	if (!guest_read_page(race.page[id ? 0 : NR_WATCHERS - 1], id, &tsc, &now))
 		return;
-
-	__GUEST_ASSERT(now >= last, "vCPU %u, by another's page: %lu after %lu, by %lu", id, now,
-		       last, last - now);
 	race.seen[id].others++;
 	kvmclock_raise(&race.last, now);
-}
-
-static void guest_read(struct kvmclock_mail *mail, uint32_t id, uint64_t *own)
-{
-	struct seen *seen = &race.seen[id];
-	uint64_t tsc, now, last;
-	uint8_t flags;
-
-	last = READ_ONCE(race.last);
-	/* What is read next is read after what it is compared with. */
-	mb();
-	now = kvmclock_guest_read(mail->page_gva, &tsc, &flags);
-
-	__GUEST_ASSERT(now >= *own, "vCPU %u: %lu after %lu, by %lu", id, now, *own, *own - now);
-	if (flags & PVCLOCK_TSC_STABLE_BIT) {
-		__GUEST_ASSERT(now >= last, "vCPU %u: %lu after another's %lu, by %lu", id, now,
-			       last, last - now);
-		seen->stable++;
-	} else {
-		seen->unstable++;
-	}
-	*own = now;
-	kvmclock_raise(&race.last, now);
-	seen->tsc = tsc;
-	seen->now = now;
 }
 
 /* What its thread wants of the guest, which is itself one of the troublemakers. */
