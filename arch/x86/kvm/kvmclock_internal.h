@@ -90,7 +90,7 @@ void kvmclock_update_caps(void);
 /* Does the vCPU have memory that misleads, so that nobody enters the guest? */
 static inline bool kvmclock_exposed(const struct kvm_vcpu_clock *v)
 {
-	return v->shared && v->open;
+	return READ_ONCE(v->shared) && READ_ONCE(v->open);
 }
 
 /* Does the vCPU's memory lack the line? */

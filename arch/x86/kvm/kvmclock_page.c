@@ -927,13 +927,24 @@ static bool kvmclock_owes_itself(struct kvm_vcpu *vcpu)
 }
 
 /*
+ * Is memory of others exposed, beside this vCPU's own?  Without the lock, so its own
+ * may have been counted and be settled by now, or not be counted yet.  No harm, as long
+ * as this is read after kvmclock_owes_itself(): memory that was exposed then has a
+ * request, which looks for others again, and who exposes it since makes one.
+ */
+static bool kvmclock_others_exposed(struct kvm_vcpu *vcpu)
+{
+	return READ_ONCE(vcpu->kvm->arch.clock.nr_exposed) >
+	       kvmclock_exposed(&vcpu->arch.clock);
+}
+
+/*
  * KVM_REQ_GLOBAL_CLOCK_UPDATE: the vCPU's own memory is stale, or was, and it does
  * not enter the guest before nothing is exposed.  Others do the same at the same time,
  * so each begins with its neighbour.
  */
 void kvmclock_update_others(struct kvm_vcpu *vcpu)
 {
-	struct kvm_clock *clock = &vcpu->kvm->arch.clock;
 	unsigned int i, nr = atomic_read(&vcpu->kvm->online_vcpus);
 	unsigned int helped = 0;
 	struct kvm_vcpu *other;
@@ -941,18 +952,17 @@ void kvmclock_update_others(struct kvm_vcpu *vcpu)
 	if (kvmclock_owes_itself(vcpu))
 		kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 
-	for (i = 1; i < nr && READ_ONCE(clock->nr_exposed); i++) {
+	for (i = 1; i < nr && kvmclock_others_exposed(vcpu); i++) {
 		other = kvm_get_vcpu(vcpu->kvm, (vcpu->vcpu_idx + i) % nr);
-		/* Whoever missed one comes again: nr_exposed says that there is one. */
-		if (!other || !data_race(kvmclock_exposed(&other->arch.clock)))
+		/* Whoever missed one comes again, as long as there is one. */
+		if (!other || !kvmclock_exposed(&other->arch.clock))
 			continue;
 		if (helped++ == KVMCLOCK_HELP || kvmclock_ring_full(vcpu) ||
 		    !kvmclock_settle_vcpu(other))
 			break;
 	}
 
-	/* Its own comes next; all but that has to be done. */
-	if (READ_ONCE(clock->nr_exposed) > data_race(kvmclock_exposed(&vcpu->arch.clock)))
+	if (kvmclock_others_exposed(vcpu))
 		kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
 }
 
