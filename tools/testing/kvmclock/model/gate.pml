@@ -15,7 +15,7 @@
  *
  * checks/model.sh also checks that with each of these broken some run is wrong:
  * NO_GATE NO_AWAIT NO_LOOK NO_HELP CLAIMS_IGNORED NOTE_TOO_LATE SHARED_TOO_LATE
- * CLEARED_TOO_LATE FAULT_FORGETS TOO_EARLY CLAIM_CLOSES
+ * CLEARED_TOO_LATE FAULT_FORGETS TOO_EARLY CLAIM_CLOSES OWN_TOO_EARLY
  */
 
 #define NR		2	/* vCPUs; the last one is created late */
@@ -44,6 +44,7 @@ bool change_lock, page_lock[NR];
 #define exposed(i)	(shared[i] && open[i])
 #define stale(i)	(open[i] || absent[i])
 #define nr_absent	(absent[0] || absent[1])
+#define nr_exposed	(exposed(0) + exposed(1))
 
 #define lock(l)		atomic { !l -> l = true }
 #define unlock(l)	l = false
@@ -134,24 +135,42 @@ inline map_page(i)
 	mapped[i] = true
 }
 
-/* kvmclock_update_others(), kvmclock_update_page() */
+/* kvmclock_others_exposed(): how many are, and whether it is one, one after the other */
+inline look_for_others(i)
+{
+	nr = nr_exposed;
+#ifndef OWN_TOO_EARLY
+	own = exposed(i);
+#endif
+}
+
+/* kvmclock_update_others() */
 inline serve_global(i)
 {
+#ifdef OWN_TOO_EARLY
+	own = exposed(i);
+#endif
 	if
 	:: stale(i) -> update[i] = true
 	:: else
 	fi;
 #ifndef NO_HELP
+	look_for_others(i);
 	if
-	:: exposed(NR - 1 - i) -> write_page(NR - 1 - i)
+	:: nr > own && exposed(NR - 1 - i) -> write_page(NR - 1 - i)
 	:: else
 	fi;
+	look_for_others(i);
 	if
-	:: exposed(NR - 1 - i) -> global[i] = true
+	:: nr > own -> global[i] = true
 	:: else
-	fi
+	fi;
+	nr = 0;
+	own = false
 #endif
 }
+
+/* kvmclock_update_page(), kvmclock_serve_page() */
 
 inline serve_update(i)
 {
@@ -161,20 +180,20 @@ inline serve_update(i)
 		lock(change_lock);
 		unlock(change_lock);
 #endif
-		counted[i] = true;
-#ifndef NO_LOOK
-		if
-		:: exposed(NR - 1 - i) -> global[i] = true
-		:: else
-		fi
-#endif
+		counted[i] = true
 	:: else
 	fi;
 	if
 	:: !counted[i] -> update[i] = true
 	:: counted[i] && stale(i) -> write_page(i)
 	:: else
+	fi;
+#ifndef NO_LOOK
+	if
+	:: nr_exposed -> global[i] = true
+	:: else
 	fi
+#endif
 }
 
 /* A guest may read any page with the stable bit; one of an odd version not yet. */
@@ -189,8 +208,8 @@ inline read_page(i)
 
 proctype vcpu(byte me)
 {
-	byte new, seen_claims;
-	bool was_shared;
+	byte new, seen_claims, nr;
+	bool was_shared, own;
 	mtype put;
 
 	do
@@ -274,8 +293,7 @@ proctype change()
 #else
 					open[i] = !absent[i];
 #endif
-					global[i] = true;
-					update[i] = true
+					global[i] = true
 				:: else
 				fi
 			}
