@@ -66,11 +66,19 @@ awk -v names="$work/names" '
 	' "$results/scale" >"$work/blocks"
 gnuplot - <<END || die $EXIT_TOOL "gnuplot failed, see above"
 nr = $(wc -l <"$work/names")
-set terminal svg size 1200,1600
+set terminal svg noenhanced size 1200,1600 font "sans-serif,13" background "white"
 set output "$results/scale.svg"
 set datafile missing "-"
-set logscale xy
+set logscale x
+set xrange [14 : 1200]
 set xtics (16, 64, 256, 1024)
+set yrange [0 : *]
+set key left bottom
+set grid ytics linecolor "#dddddd"
+set border 3
+set tics nomirror
+set linetype 1 linecolor "#c0392b" linewidth 2
+set linetype 2 linecolor "#1f6fb2" linewidth 2
 set xlabel "vCPUs"
 set ylabel "ns per vCPU"
 set multiplot layout (nr + 2) / 3,3
