@@ -44,17 +44,15 @@ away=$(echo "$TESTS" | tr ' ' '\n' | grep -v -e stop -e paused | paste -sd' ')
 set terminal svg size 800,360 font "sans-serif,13" background "white"
 set output "$results/migrate.svg"
 set key left bottom reverse Left
-set grid ytics linecolor "#dddddd"
-set border 3
-set tics nomirror
+load "$lab/checks/plot.gp"
 set xlabel "times that the guest was away for some seconds"
 set ylabel "s that its CLOCK_REALTIME is ahead" noenhanced
 set offsets 0, 0, graph 0.08, 0
 plot for [n = 1:words("$away")] "$results/".word("$away", n) using 1:(\$2 / 1e6) \
-		with linespoints linecolor "#c0392b" pointtype n + 3 pointsize 0.5 \
+		with linespoints linecolor rgb stock pointtype n + 3 pointsize 0.5 \
 		title word("$away", n).", stock QEMU" noenhanced, \
 	for [n = 1:words("$away")] "$results/".word("$away", n) using 1:(\$3 / 1e6) \
-		with linespoints linecolor "#1f6fb2" pointtype n + 3 pointsize 0.5 \
+		with linespoints linecolor rgb ours pointtype n + 3 pointsize 0.5 \
 		title word("$away", n).", ours" noenhanced
 END
 

@@ -37,14 +37,12 @@ set terminal svg size 800,360 font "sans-serif,13" background "white"
 set output "$work/steps.svg"
 set key left $room reverse Left
 set xrange [* : *] noextend
-set grid ytics linecolor "#dddddd"
-set border 3
-set tics nomirror
+load "$lab/checks/plot.gp"
 set xlabel "seconds; the guest's clock page is updated in each"
 set ylabel "ns that updates have moved the clock"
 set offsets 0, 0, graph 0.08, 0
-plot "$work/stock" using 1:2 with steps linewidth 2 linecolor "#c0392b" title "stock Linux $KERNEL", \
-	"$work/patched" using 1:2 with steps linewidth 3 linecolor "#1f6fb2" title "ours"
+plot "$work/stock" using 1:2 with steps linewidth 2 linecolor rgb stock title "stock Linux $KERNEL", \
+	"$work/patched" using 1:2 with steps linewidth 3 linecolor rgb ours title "ours"
 END
 cp "$work/steps.svg" "$lab/pictures/steps.svg"
 say "picture: $lab/pictures/steps.svg"

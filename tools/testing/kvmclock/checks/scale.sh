@@ -74,11 +74,9 @@ set xrange [14 : 1200]
 set xtics (16, 64, 256, 1024)
 set yrange [0 : *]
 set key left bottom
-set grid ytics linecolor "#dddddd"
-set border 3
-set tics nomirror
-set linetype 1 linecolor "#c0392b" linewidth 2
-set linetype 2 linecolor "#1f6fb2" linewidth 2
+load "$lab/checks/plot.gp"
+set linetype 1 linecolor rgb stock linewidth 2
+set linetype 2 linecolor rgb ours linewidth 2
 set xlabel "vCPUs"
 set ylabel "ns per vCPU"
 set multiplot layout (nr + 2) / 3,3
