@@ -165,13 +165,13 @@ inline serve_global(i)
 	:: nr > own -> global[i] = true
 	:: else
 	fi;
+	/* Forgotten, as it is not looked at again: fewer states. */
 	nr = 0;
 	own = false
 #endif
 }
 
 /* kvmclock_update_page(), kvmclock_serve_page() */
-
 inline serve_update(i)
 {
 	if
